@@ -1,0 +1,139 @@
+"""The words of DESIGN section 2 as values. They check themselves once, at birth; nobody re-checks them.
+
+Legend of sizes: n frames of a clip, H x W pixels of a frame as the model wants it, D embedding width.
+Times are float64 seconds from the first frame a full decode outputs; intervals are half-open [start_s, end_s).
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint8]  # (n, H, W, 3)
+
+
+def digest(*parts: str) -> str:
+    """32 hex digits of SHA-256 over `parts`, each length-prefixed so that ("ab", "c") differs from ("a", "bc")."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape")
+        sha.update(len(data).to_bytes(8, "big") + data)
+    return sha.hexdigest()[:32]
+
+
+def video_id_of(uri: str) -> str:
+    """The identity of a video: stable for its URI, whatever its content."""
+    return digest("video", uri)
+
+
+def clip_id_of(video_id: str, clip_index: int) -> str:
+    return f"{video_id}-{clip_index:05d}"
+
+
+def segment_id_of(clip_id: str, segment_index: int) -> str:
+    return f"{clip_id}-{segment_index:02d}"
+
+
+def text_id_of(kind: str, text: str) -> str:
+    """prompt_id (`kind` "prompt") or question_id ("question"): the same words are the same row."""
+    return digest(kind, text)[:16]
+
+
+@dataclass(frozen=True)
+class ResizeRecipe:
+    """How a frame becomes the square a vision tower reads; numbers come from a preprocessor_config.json.
+
+    The frame is resized to (height, width); when `crop` is set, first its shortest edge is brought to `shortest_edge`
+    and the centre (height, width) is cut out. `resample` is Pillow's own filter number.
+    """
+
+    height: int
+    width: int
+    resample: int = 3  # bicubic
+    shortest_edge: int | None = None  # None: plain resize to (height, width), aspect not kept
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Read from the header before anything is decoded; beyond is `TooLarge`. Each is a flag of jobs.index."""
+
+    max_megapixels: float = 64.0
+    max_hours: float = 12.0
+    max_samples: int = 100_000
+    deadline_s: float = 60.0  # without a finished frame
+    memory_bytes: int = 2 << 30  # of the decode child
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one look at a video tells, before its frames are sampled.
+
+    `duration_s` is the span of decodable video: last frame's end minus first frame's start, not the header's claim.
+    `width`, `height` are as coded; `rotation` in {0, 90, 180, 270} is what a viewer turns the picture by, clockwise.
+    """
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int
+    fps: float | None
+    is_vfr: bool
+    duration_s: float
+    recorded_at_us: int | None
+    target_times_s: tuple[float, ...]
+    """The sample: presentation time wanted at each place, by the sampling policy the probe was given."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """A clip before decoding: which frames are wanted.
+
+    For each target the frame on screen is taken (last frame whose time <= target). With `unique`, a frame that an
+    earlier target of the same video took is not taken again; without, duplicates are kept (uniform sampling).
+    `before_s` is the last target of the clip before (None at the video's first), needed to know what was taken.
+    """
+
+    clip_index: int
+    start_s: float
+    end_s: float
+    targets_s: tuple[float, ...]
+    before_s: float | None = None
+    unique: bool = True
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """A decoded clip. `encoder_frames` is None when encoder and model want the same pixels."""
+
+    clip_index: int
+    start_s: float
+    end_s: float
+    pts_s: tuple[float, ...]  # n, of the frames themselves
+    frames: Frames  # (n, H, W, 3) upright RGB
+    encoder_frames: Frames | None  # (n, He, We, 3)
+    thumbnails: tuple[bytes, ...]  # n JPEGs, aspect true, long edge 256 px
+
+    def __post_init__(self) -> None:
+        n = len(self.pts_s)
+        others = [] if self.encoder_frames is None else [self.encoder_frames]
+        if any(
+            a.dtype != np.uint8 or a.ndim != 4 or a.shape[0] != n or a.shape[3] != 3 for a in [self.frames, *others]
+        ):
+            raise ValueError(
+                f"clip {self.clip_index}: expected uint8 frames ({n}, H, W, 3) for {n} times, "
+                f"got {[(a.dtype.name, a.shape) for a in [self.frames, *others]]}"
+            )
+        if len(self.thumbnails) != n:
+            raise ValueError(f"clip {self.clip_index}: {n} times but {len(self.thumbnails)} thumbnails")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding one item gave. `coverage` = decoded span over demuxed span inside the item, 1.0 when healthy."""
+
+    clips: tuple[ClipFrames, ...]
+    decoder: str  # "decord" or "pyav"
+    coverage: float
+    bad_packets: int
