@@ -21,7 +21,7 @@ def embedding_type(dim: int) -> pa.DataType:
 
 
 FINGERPRINTS = pa.list_(pa.struct([pa.field("stage", _STR), pa.field("fingerprint", _STR)]))
-"""Which recipe each stage ran with: stage is `sample`, `embed`, `caption:<prompt_id>` or `answer:<question_id>:<scope>`."""
+"""Recipe of each stage; stage is `sample`, `embed`, `caption:<prompt_id>` or `answer:<question_id>:<scope>`."""
 
 EVIDENCE = pa.list_(
     pa.struct(
