@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ _EXTRA_WORDS = (
     "up down left right , . ? : ; ! ' - the is are was in on at of with which what where who why how when there any "
     "does do this that it clip video scene scenes frame see show shows list name tell me describe caption briefly short "
     "happens happening happen colours colors shapes digits rooms objects things first last before after between from "
-    "answer option letter sentence one word please give best only system you helpful"
+    "b c d e number many background near many answer option letter sentence one word please give best only system you helpful"
 )
 
 CHAT_TEMPLATE = (
@@ -87,7 +88,11 @@ def new_encoder() -> SiglipModel:
         "num_attention_heads": 4, "max_position_embeddings": TEXT_LENGTH, "projection_size": 128,
         "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
     }  # fmt: skip
-    return SiglipModel(SiglipConfig(text_config=text, vision_config=_vision(use_head=True)))
+    encoder = SiglipModel(SiglipConfig(text_config=text, vision_config=_vision(use_head=True)))
+    with torch.no_grad():  # as SigLIP begins: temperature 10, and a bias for the few positives among many pairs
+        encoder.logit_scale.fill_(math.log(10.0))
+        encoder.logit_bias.fill_(-6.0)
+    return encoder
 
 
 def new_model() -> LlavaOnevisionForConditionalGeneration:
