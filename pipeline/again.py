@@ -1,6 +1,6 @@
 """Items for work on clips that have rows already: new prompts on stored clips, and questions on whole videos.
 
-Nothing is segmented again: times come from `clips.frame_pts_s`, segments and their vectors from `segments`. The rows may
+Nothing is segmented again: times come from `clips.frame_pts_s`, segments and vectors from `segments`. The rows may
 come from the index or from items staged in this run. Legend: S segments, D embedding width.
 """
 

@@ -32,7 +32,7 @@ class Describer:
     """The Video LLM, loaded once, and what it needs to turn frames into requests."""
 
     def __init__(
-        self, model: adatp.VideoModel, normalisation: Normalisation, thresholds: Thresholds, prompting: Prompting
+        self, model: adatp.VideoLLM, normalisation: Normalisation, thresholds: Thresholds, prompting: Prompting
     ) -> None:
         self._model = model
         self._engine = adatp.Engine(model)

@@ -1,10 +1,10 @@
 """The `videos` row of each listed video: what became of it, decided in one place. Pure functions.
 
-    every planned clip has its rows, all of it decoded   -> indexed
-    some rows, or only part of it decodes                -> partial
-    no rows                                              -> failed; quarantined after three runs if transient
-    left by --limit or --budget                          -> pending
-    gone from a root that was listed whole               -> deleted
+every planned clip has its rows, all of it decoded   -> indexed
+some rows, or only part of it decodes                -> partial
+no rows                                              -> failed; quarantined after three runs if transient
+left by --limit or --budget                          -> pending
+gone from a root that was listed whole               -> deleted
 """
 
 from collections.abc import Mapping, Sequence

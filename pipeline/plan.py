@@ -107,9 +107,7 @@ def plan_run(
         else:
             unchanged += 1
     deleted = sorted(video_id for video_id in absent if known.statuses[known.rows[video_id]] != "deleted")
-    return Plan(
-        tuple(todo), tuple(refused), tuple(quarantine), unchanged, standing, tuple(deleted), dict(conflicts)
-    )
+    return Plan(tuple(todo), tuple(refused), tuple(quarantine), unchanged, standing, tuple(deleted), dict(conflicts))
 
 
 def _decide_known(

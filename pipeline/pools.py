@@ -1,4 +1,4 @@
-"""How a run divides a machine or cluster: one pool decodes, one describes. Pure arithmetic, printed before work starts."""
+"""How a run divides a machine or cluster: one pool decodes, one describes. Pure arithmetic, printed before work."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,11 @@ class Pools:
     describe_gpus: float
 
     def __str__(self) -> str:
-        device = f"{self.describe_gpus:g} GPU + {self.describe_cpus:g} CPU" if self.describe_gpus else f"{self.describe_cpus:g} CPU"
+        device = (
+            f"{self.describe_gpus:g} GPU + {self.describe_cpus:g} CPU"
+            if self.describe_gpus
+            else f"{self.describe_cpus:g} CPU"
+        )
         return f"decode {self.decode} x {self.decode_cpus:g} CPU, describe {self.describe} x {device}"
 
 

@@ -150,9 +150,7 @@ def _segment_records(source: Source, clip: EmbeddedClip, clip_id: str) -> list[R
     return records
 
 
-def _frame_records(
-    source: Source, clip: EmbeddedClip, clip_id: str, encoder_id: str, fingerprint: str
-) -> list[Record]:
+def _frame_records(source: Source, clip: EmbeddedClip, clip_id: str, encoder_id: str, fingerprint: str) -> list[Record]:
     segment_of = np.repeat(np.arange(len(clip.lengths)), clip.lengths).tolist()
     return [
         {

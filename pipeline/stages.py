@@ -123,9 +123,7 @@ class DescribeStage:
                 setup.thresholds,
                 Prompting(setup.prune, setup.p, setup.max_new_tokens, setup.recipe.texts),
             )
-        self._by = Provenance(
-            setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, self._encoder.dim
-        )
+        self._by = Provenance(setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, self._encoder.dim)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         item, decoded = item_from_row(row), decoded_from_row(row)
@@ -173,9 +171,7 @@ class DescribeStage:
     def _describe_index(self, item: Item, embedded: Sequence[EmbeddedClip]) -> dict[str, list[dict[str, Any]]]:
         """Captions of every clip, and answers when the item is the whole video."""
         questions = [s for s in item.stages if s.startswith("answer:")] if item.n_items == 1 else []
-        shown = [
-            show_whole_video(stage, self._questions[stage], item.source.video_id, embedded) for stage in questions
-        ]
+        shown = [show_whole_video(stage, self._questions[stage], item.source.video_id, embedded) for stage in questions]
         segments = [clip.lengths for clip in embedded]
         return self._describe(item, [clip.clip for clip in embedded], segments, shown, [])
 
@@ -187,15 +183,13 @@ class DescribeStage:
             edges_s = [clip.start_s, *(clip.pts_s[i] for i in np.cumsum(stored.lengths)[:-1]), clip.end_s]
             clip_id = clip_id_of(item.source.video_id, clip.clip_index)
             segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(stored.lengths))]
-            for stage in item.stages:
-                if stage.startswith("answer:") and stage.endswith(":clip"):
-                    relevance = segment_relevance(means, self._questions[stage])
-                    asked.append((clip.clip_index, choose_shown(stage, stored.lengths, relevance, segments)))
+            for question in item.stages:
+                if question.startswith("answer:") and question.endswith(":clip"):
+                    relevance = segment_relevance(means, self._questions[question])
+                    asked.append((clip.clip_index, choose_shown(question, stored.lengths, relevance, segments)))
         return self._describe(item, clips, [stored.lengths for stored in item.stored], [], asked)
 
-    def _answer_video(
-        self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]
-    ) -> list[dict[str, Any]]:
+    def _answer_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[dict[str, Any]]:
         return self._describe(item, clips, [], shown, [])["answers"]
 
     def _describe(
@@ -206,7 +200,7 @@ class DescribeStage:
         shown: Sequence[Shown],
         asked: Sequence[tuple[int, Shown]],
     ) -> dict[str, list[dict[str, Any]]]:
-        """One batch for the engine: captions of `clips`, questions on all of them (`shown`) and on one each (`asked`)."""
+        """One batch for the engine: captions of `clips`, questions on all (`shown`) and on one each (`asked`)."""
         captions = [s for s in item.stages if s.startswith("caption:")] if item.kind != "answer" else []
         if self._describer is None or not (captions or shown or asked):
             return {"captions": [], "answers": []}
@@ -223,9 +217,7 @@ class DescribeStage:
         results = self._describer.run(requests)
         texts, spans = self._setup.recipe.texts, {c.clip_index: (c.start_s, c.end_s) for c in clips}
         whole_span = (min(c.start_s for c in clips), max(c.end_s for c in clips))
-        answers = [
-            (s, whole_span, None, results[f"{s.stage}/video"]) for s in shown
-        ] + [
+        answers = [(s, whole_span, None, results[f"{s.stage}/video"]) for s in shown] + [
             (s, spans[index], clip_id_of(item.source.video_id, index), results[f"{s.stage}/{index}"])
             for index, s in asked
         ]
@@ -244,7 +236,9 @@ class DescribeStage:
                 for stage in captions
             ],
             "answers": [
-                answer_record(item.source, span_s, clip_id, s, texts[s.stage], result, item.fingerprints[s.stage], self._by)
+                answer_record(
+                    item.source, span_s, clip_id, s, texts[s.stage], result, item.fingerprints[s.stage], self._by
+                )
                 for s, span_s, clip_id, result in answers
             ],
         }

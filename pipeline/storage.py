@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import pyarrow.fs
 import s3fs
 
-from pipeline.errors import JobError, UsageError
+from pipeline.errors import JobError, ReadFailed, UsageError
 
 TEMP_FOLDER = "_state/tmp"
 
@@ -258,6 +258,17 @@ def head_object(bucket: str, key: str) -> dict[str, Any]:
     """Size (ContentLength), ETag and LastModified of one object. FileNotFoundError when there is none."""
     head: dict[str, Any] = s3().call_s3("head_object", Bucket=bucket, Key=key)
     return head
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """An S3 object as a temporary local file, for decoders, which get no network. Raises ReadFailed."""
+    with tempfile.NamedTemporaryFile(prefix="video-") as file:
+        try:
+            s3().get_file(uri.removeprefix("s3://"), file.name)
+        except OSError as error:
+            raise ReadFailed(f"cannot read it: {error}") from error
+        yield file.name
 
 
 def _http_status(error: OSError) -> int | None:
