@@ -7,7 +7,6 @@ answer. Library versions are not in it; they stand in `runs`.
 import json
 from dataclasses import asdict, dataclass, field
 
-from adatp import METHODS
 from pipeline.errors import UsageError
 from pipeline.types import Bounds, ResizeRecipe, digest, text_id_of
 
@@ -48,8 +47,6 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if not self.roots:
             raise UsageError("no archive given; expected at least one folder, file, glob, manifest or s3:// prefix")
-        if self.prune not in METHODS:
-            raise UsageError(f"--prune {self.prune!r} is unknown; expected one of {', '.join(METHODS)}")
         if not self.p > 0:
             raise UsageError(f"--p {self.p} given; expected a number above 0")
         if self.max_new_tokens < 1:

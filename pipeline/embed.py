@@ -29,7 +29,7 @@ class EmbeddedClip:
     @property
     def starts(self) -> list[int]:
         """Index of each segment's first frame."""
-        return np.cumsum([0, *self.lengths[:-1]]).tolist()
+        return [sum(self.lengths[:s]) for s in range(len(self.lengths))]
 
     @property
     def edges_s(self) -> list[float]:

@@ -5,6 +5,7 @@ Legend: n frames, q texts, D embedding width, H x W the size the vision tower re
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class Encoder:
             raise UsageError(
                 f"--encoder {path.name}: its model_type is {family!r}; expected one of {', '.join(FAMILIES)}"
             )
-        self._model: nn.Module = AutoModel.from_pretrained(
+        self._model: Any = AutoModel.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
         )
         self._model.eval().to(device)
@@ -41,7 +42,7 @@ class Encoder:
         """Normalised frames (n, 3, H, W) -> unit vectors (n, D)."""
         parts = [
             _pooled(self._model.get_image_features(pixel_values=part.to(self._device, self._dtype)))
-            for part in pixels.split(batch)
+            for part in torch.split(pixels, batch)
         ]
         return _unit(torch.cat(parts))  # (n, D)
 

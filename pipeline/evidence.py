@@ -21,7 +21,8 @@ def segment_means(frame_vectors: FloatArray, lengths: Sequence[int]) -> FloatArr
             f"segment lengths {list(lengths)} sum to {sum(lengths)}, but there are {len(frame_vectors)} frames"
         )
     starts = np.cumsum([0, *lengths[:-1]])
-    return np.add.reduceat(frame_vectors, starts, axis=0) / np.asarray(lengths, dtype=np.float32)[:, None]
+    sums = np.add.reduceat(frame_vectors, starts, axis=0)  # (S, D)
+    return (sums / np.asarray(lengths)[:, None]).astype(np.float32)
 
 
 def select_frames(lengths: Sequence[int], relevance: Sequence[float], budget: int) -> list[list[int]]:

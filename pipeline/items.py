@@ -259,7 +259,10 @@ def item_from_row(row: pa.Table) -> Item:
         fingerprints={pair["stage"]: pair["fingerprint"] for pair in record["fingerprints"]},
         has_context=record["has_context"],
         stored=tuple(StoredSegments(tuple(s["lengths"]), tuple(map(tuple, s["vectors"]))) for s in record["stored"]),
-        shown=tuple(Shown(**{k: v if k == "stage" else tuple(v) for k, v in s.items()}) for s in record["shown"]),
+        shown=tuple(
+            Shown(s["stage"], *(tuple(s[k]) for k in ("places", "lengths", "relevance", "evidence")))
+            for s in record["shown"]
+        ),
     )
 
 

@@ -92,7 +92,7 @@ def changed_status(before: Record, status: str, run_id: str) -> Record:
 
 def error_records(outcome: Outcome, run_id: str) -> list[Record]:
     """One row of `errors` for each failure of a video."""
-    places = [None] if outcome.probed is not None and outcome.probed.failure is not None else []
+    places: list[int | None] = [None] if outcome.probed is not None and outcome.probed.failure is not None else []
     places += [r.first_clip for r in (*outcome.receipts, *outcome.answers) if r.failure is not None]
     return [
         error_record(outcome.listed, failure, clip_index, outcome.todo.attempts + 1, run_id)

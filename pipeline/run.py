@@ -75,7 +75,7 @@ def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> None
         writer.commit_pending(left)
 
 
-def _run_wave(wave: Sequence[Todo], writer: Writer, workers: Workers, progress: Progress) -> None:
+def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress: Progress) -> None:
     work = {w.source.video_id: w for w in map(writer.begin, wave)}
     for probed in workers.probe([w.source for w in work.values() if w.todo.mode == "index"]):
         work[probed.source.video_id].probed = probed

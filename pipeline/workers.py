@@ -1,5 +1,6 @@
 """The only file that knows Ray: pools of workers, and rows streaming through them one at a time."""
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 # Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's own inner workings
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 if os.environ["RAY_AUTH_MODE"] == "token" and not (
     "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or "RAY_ADDRESS" in os.environ
@@ -30,7 +32,7 @@ from pipeline.items import (
     source_to_row,
 )
 from pipeline.pools import ClusterOptions, Node, Pools, plan_pools
-from pipeline.stages import DecodeStage, DescribeStage, ProbeStage, embed_questions, stage_item
+from pipeline.stages import DecodeStage, ProbeStage, stage_item
 from pipeline.storage import is_s3
 
 
@@ -70,6 +72,8 @@ class Workers:
         """decode -> embed and describe -> stage: one receipt an item, in any order."""
         if not items:
             return
+        from pipeline.describe_stage import DescribeStage  # torch: decode workers import this file for _Begin
+
         pools, begin = self.pools, _Begin(self._attempts)
         rows = (
             _dataset([item_to_row(item) for item in items])
@@ -95,6 +99,8 @@ class Workers:
 
     def question_vectors(self) -> Mapping[str, FloatArray]:
         """Unit vectors of the recipe's questions by stage, made on a worker: the driver loads no model."""
+        from pipeline.describe_stage import embed_questions
+
         remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
         vectors: Mapping[str, FloatArray] = ray.get(remote.remote(self._setup))
         return vectors
@@ -138,6 +144,7 @@ def _start_ray(cluster: ClusterOptions) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _dataset(rows: list[pa.Table]) -> Any:

@@ -115,7 +115,7 @@ class Writer:
             gone = self.index.read("videos", filter=pc.field("video_id").isin(list(plan.deleted))).to_pylist()
             rows += [ledger.changed_status(before, "deleted", self.run_id) for before in gone]
         self.n_failed += len(plan.refused)
-        self._commit([], rows, errors, drop_everywhere(listing["video_id"].take(list(plan.refused)).to_pylist()))
+        self._commit([], rows, errors, drop_everywhere(error["video_id"] for error in errors))
 
     def commit_pending(self, left: Sequence[Todo]) -> None:
         """Videos without rows wait as `pending`; one that has rows keeps its row until its turn comes."""
