@@ -22,7 +22,8 @@ def segment_means(frame_vectors: FloatArray, lengths: Sequence[int]) -> FloatArr
         )
     starts = np.cumsum([0, *lengths[:-1]])
     sums = np.add.reduceat(frame_vectors, starts, axis=0)  # (S, D)
-    return (sums / np.asarray(lengths)[:, None]).astype(np.float32)
+    means: FloatArray = (sums / np.asarray(lengths)[:, None]).astype(np.float32)
+    return means
 
 
 def select_frames(lengths: Sequence[int], relevance: Sequence[float], budget: int) -> list[list[int]]:
