@@ -39,6 +39,8 @@ COMMITTED_TABLES = tuple(table for table in TABLES if table != "runs")
 SUBKEYS = {"captions": ("prompt_id",), "answers": ("question_id", "scope")}
 """Columns that tell apart what a video was asked; a drop names them joined by ":"."""
 
+VECTOR_TABLES = ("clips", "segments", "frames")
+
 Drops = Mapping[str, Collection[tuple[str, str | None]]]
 """Table -> rows to leave out, as (video_id, subkey). None drops every row of the video in that table."""
 
@@ -125,6 +127,7 @@ def commit(
         encoder=encoder or before.encoder,
     )
     plan = _with_rewrites(index, plan, before, _dropped(plan, body), merges or {})
+    _refuse_mixed_encoders(index, plan, before)
     if body:
         index.storage.write_atomic(plan.body_path, staging.encode_item(body))
     # Every group is built before the commit is opened: a plan that cannot be carried out would block the index.
@@ -282,6 +285,20 @@ def _with_rewrites(
             rewrites[table] = {_file_name(plan.commit, first + i): group for i, group in enumerate(groups)}
     removes = {table: sorted(name for group in new.values() for name in group) for table, new in rewrites.items()}
     return replace(plan, rewrites=rewrites, removes=removes)
+
+
+def _refuse_mixed_encoders(index: Index, plan: Plan, before: Snapshot) -> None:
+    """One encoder per index: a commit that brings another must drop every vector of the old one."""
+    if before.encoder is None or plan.encoder == before.encoder:
+        return
+    for table in VECTOR_TABLES:
+        for name in before.files.get(table, {}):
+            rows = index.read_at(_only(before, table, name), table, ["video_id"])
+            left = len(kept(table, rows, plan.drops.get(table, ())))
+            if left:
+                raise JobError(
+                    f"{left} rows of {table}/{name} have vectors of {before.encoder}, this commit brings {plan.encoder}"
+                )
 
 
 def _is_dropped(table: str, rows: pa.Table, drops: Collection[tuple[str, str | None]]) -> pa.ChunkedArray:

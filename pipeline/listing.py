@@ -23,11 +23,10 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutsideArchive, ReadFailed, SpecialFile, UsageError
-from pipeline.storage import head_object, is_s3, list_objects, open_storage
+from pipeline.storage import head_object, is_s3, list_objects, open_storage, version_of_object
 from pipeline.types import video_id_of
 
 VIDEO_EXTENSIONS = frozenset(
@@ -47,7 +46,7 @@ SCHEMA = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("modified_us", pa.int64(), nullable=False),  # microseconds since 1970
         pa.field("refusal", pa.string()),  # error class of a file that must not be opened
-        pa.field("message", pa.string()),
+        pa.field("refusal_message", pa.string()),
     ]
 )
 _BATCH_ROWS = 8192
@@ -78,27 +77,16 @@ class Listing:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    @property
-    def complete_roots(self) -> list[str]:
-        return [root.uri for root in self.roots if root.is_complete and root.n_videos]
-
-    def absent(self, known: pa.Table) -> pa.Array:
-        """video_ids of `known` (video_id, uri, root) that this listing would show if they were still there.
+    def covers(self, root: str, uri: str) -> bool:
+        """Whether a video once listed under `root` would be listed now if it were still there.
 
         Absence counts only under roots listed completely, with at least one video, and not for what --include or
         --exclude left out.
         """
-        listed = pc.is_in(known["video_id"], self.table["video_id"].combine_chunks())
-        gone = known.filter(pc.invert(listed))
-        counted = [root for root in self.roots if root.is_complete and root.n_videos]
-        absent = [
-            video_id
-            for video_id, uri, root in zip(*(gone[c].to_pylist() for c in ("video_id", "uri", "root")), strict=True)
-            if any(self._covers(candidate, uri, root) for candidate in counted)
-        ]
-        return pa.array(absent, pa.string())
+        counted = (candidate for candidate in self.roots if candidate.is_complete and candidate.n_videos)
+        return any(self._covers(candidate, root, uri) for candidate in counted)
 
-    def _covers(self, candidate: Root, uri: str, root: str) -> bool:
+    def _covers(self, candidate: Root, root: str, uri: str) -> bool:
         if not candidate.recursive:
             return root == candidate.uri
         prefix = candidate.uri.rstrip("/") + "/"
@@ -115,7 +103,7 @@ class _Found(NamedTuple):
     size_bytes: int
     modified_us: int
     refusal: str | None = None
-    message: str | None = None
+    refusal_message: str | None = None
 
 
 @dataclass
@@ -357,7 +345,7 @@ def _named_object(uri: str) -> _Found:
 
 
 def _object(bucket: str, key: str, size_bytes: int, etag: str, modified_s: float) -> _Found:
-    version = f"{size_bytes}-{etag.strip(chr(34))}"
+    version = version_of_object(size_bytes, etag)
     return _Found(f"s3://{bucket}/{key}", key.encode(), version, size_bytes, int(modified_s * 1e6))
 
 
@@ -374,7 +362,9 @@ def _batched(videos: Iterator[tuple[str, _Found]], root: str) -> Iterator[pa.Rec
     rows: list[tuple[object, ...]] = []
     for video_id, v in videos:
         name = PurePosixPath(v.uri).name if is_s3(v.uri) else _display(os.path.basename(path_of(v.uri)))
-        rows.append((video_id, v.uri, v.path, name, root, v.version, v.size_bytes, v.modified_us, v.refusal, v.message))
+        rows.append(
+            (video_id, v.uri, v.path, name, root, v.version, v.size_bytes, v.modified_us, v.refusal, v.refusal_message)
+        )
         if len(rows) == _BATCH_ROWS:
             yield _batch(rows)
             rows = []

@@ -78,7 +78,7 @@ class DecodeStage:
 def readable(source: Source) -> AbstractContextManager[str]:
     """A local path to the video's bytes; a file that no longer is what was listed raises ChangedWhileRead."""
     if source.uri.startswith("s3://"):
-        return local_copy(source.uri)
+        return local_copy(source.uri, source.version)
     path = os.fsdecode(source.path)
     try:
         status = os.stat(path)

@@ -23,12 +23,14 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import fsspec.asyn
 import pyarrow.fs
 import s3fs
 
-from pipeline.errors import JobError, ReadFailed, UsageError
+from pipeline.errors import ChangedWhileRead, JobError, ReadFailed, UsageError
 
 TEMP_FOLDER = "_state/tmp"
+_PART_BYTES = 16 << 20
 
 
 class Storage(Protocol):
@@ -261,14 +263,41 @@ def head_object(bucket: str, key: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def local_copy(uri: str) -> Iterator[str]:
-    """An S3 object as a temporary local file, for decoders, which get no network. Raises ReadFailed."""
-    with tempfile.NamedTemporaryFile(prefix="video-") as file:
+def local_copy(uri: str, version: str | None = None) -> Iterator[str]:
+    """A temporary local copy of an s3:// object, for decoders, which want a path.
+
+    ReadFailed when storage does not give it; ChangedWhileRead when its size and etag are no longer `version`, or change
+    under the download.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(key)[1][:8]) as file:
         try:
-            s3().get_file(uri.removeprefix("s3://"), file.name)
+            head = head_object(bucket, key)
+            if version is not None and version_of_object(head["ContentLength"], head["ETag"]) != version:
+                raise ChangedWhileRead(f"{uri} is no longer what the listing saw")
+            for start in range(0, head["ContentLength"], _PART_BYTES):
+                file.write(_read_part(bucket, key, start, head["ETag"]))
         except OSError as error:
-            raise ReadFailed(f"cannot read it: {error}") from error
+            changed = _http_status(error) == 412
+            raise (ChangedWhileRead if changed else ReadFailed)(f"cannot read {uri}: {error}") from error
+        file.flush()
         yield file.name
+
+
+def version_of_object(size_bytes: int, etag: str) -> str:
+    return f"{size_bytes}-{etag.strip(chr(34))}"
+
+
+def _read_part(bucket: str, key: str, start: int, etag: str) -> bytes:
+    async def read() -> bytes:
+        reply = await s3()._call_s3(
+            "get_object", Bucket=bucket, Key=key, IfMatch=etag, Range=f"bytes={start}-{start + _PART_BYTES - 1}"
+        )
+        data: bytes = await reply["Body"].read()
+        return data
+
+    data: bytes = fsspec.asyn.sync(s3().loop, read)
+    return data
 
 
 def _http_status(error: OSError) -> int | None:
