@@ -4,7 +4,7 @@ Pure functions over Arrow tables; nothing here reads storage.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -69,11 +69,12 @@ def plan_run(
     ledger: pa.Table,
     recipe: Recipe,
     redo: str | None,
-    absent: Collection[str],
+    is_covered: Callable[[str, str], bool],
 ) -> Plan:
     """Decide for each row of `listing` (video_id, version, refusal, ...) against `ledger` (the `videos` table).
 
-    `absent` are the video_ids of the ledger that roots listed whole in this run would show if they were still there.
+    `is_covered(root, uri)` says whether a video of the ledger would be listed now if it were still there: only then
+    its absence means that the file is gone.
     """
     known = _known(ledger)
     todo, refused, quarantine = [], [], []
@@ -106,7 +107,7 @@ def plan_run(
             standing += 1
         else:
             unchanged += 1
-    deleted = sorted(video_id for video_id in absent if known.statuses[known.rows[video_id]] != "deleted")
+    deleted = _absent(ledger, known, set(columns[0]), is_covered)
     return Plan(tuple(todo), tuple(refused), tuple(quarantine), unchanged, standing, tuple(deleted), dict(conflicts))
 
 
@@ -148,6 +149,14 @@ def _all_stages(recipe: Recipe, had: Collection[str]) -> tuple[str, ...]:
 
 def _rank(stage: str) -> int:
     return REDO_ORDER.index(stage.split(":")[0])
+
+
+def _absent(
+    ledger: pa.Table, known: _Known, listed: Collection[str], is_covered: Callable[[str, str], bool]
+) -> list[str]:
+    gone = [at for video_id, at in known.rows.items() if video_id not in listed and known.statuses[at] != "deleted"]
+    places = ledger.select(["video_id", "root", "uri"]).take(pa.array(gone, pa.int64())).to_pylist()
+    return [place["video_id"] for place in places if is_covered(place["root"], place["uri"])]
 
 
 def _known(ledger: pa.Table) -> _Known:

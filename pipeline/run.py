@@ -40,7 +40,7 @@ def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Sa
             say(f"finished commit {finished}, which an earlier run left open")
         recipe = recipe_for(prepared, index)
         known = index.read("videos")
-        plan = plan_run(listing.table, known, recipe, config.redo, listing.absent(known).to_pylist())
+        plan = plan_run(listing.table, known, recipe, config.redo, listing.covers)
         refuse_conflicts(plan)
         say(plan_line(plan, listing.table.num_rows))
         writer = Writer(index, prepared, recipe, run_id, watch, check_lock)

@@ -105,7 +105,7 @@ class Writer:
         listing, rows, errors = self.prepared.listing.table, [], []
         for at in plan.refused:
             listed = self._listed(at)
-            failure = Failure("list", listed["refusal"], listed["message"])
+            failure = Failure("list", listed["refusal"], listed["refusal_message"])
             rows.append(ledger.untouched_record(listed, "failed", self.run_id, failure, attempts=1))
             errors.append(ledger.error_record(listed, failure, None, 1, self.run_id))
         for at in plan.quarantine:
