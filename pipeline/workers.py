@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -129,7 +130,9 @@ class _Begin:
 
 
 def _start_ray(cluster: ClusterOptions) -> None:
+    """Join the cluster, or start a Ray of our own. Ray takes over SIGTERM as it starts: the caller's handlers stay."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     if address is None:
         ray.init(
             address="local",
@@ -141,6 +144,8 @@ def _start_ray(cluster: ClusterOptions) -> None:
         )
     else:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
