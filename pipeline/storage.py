@@ -296,7 +296,7 @@ def _read_part(bucket: str, key: str, start: int, etag: str) -> bytes:
 
 
 def _request(method: str, **arguments: Any) -> dict[str, Any]:
-    """One S3 request, a body read whole, with retries. Raises OSError, FileNotFoundError (404) or PermissionError (403)."""
+    """One S3 request with retries, a body read whole. OSError; FileNotFoundError for 404, PermissionError for 403."""
 
     async def request() -> dict[str, Any]:
         reply: dict[str, Any] = await s3()._call_s3(method, **arguments)

@@ -1,4 +1,8 @@
-"""Storage that dies at a chosen operation: before it, or after it."""
+"""Storage that dies at a chosen operation.
+
+Operations are atomic: killed after one and killed before the next leave the same storage, so killing before each is
+every point there is.
+"""
 
 import os
 import signal
@@ -12,31 +16,25 @@ class Killed(BaseException):
 
 
 class _Tap:
-    """Counts the operations that change storage, and calls `at_point(name)` before and after each."""
+    """Calls `at_point(name)` before each operation that changes storage."""
 
     at_point: Callable[[str], None]
 
     def write_atomic(self, path: str, data: bytes) -> None:
-        self.at_point(f"before write {path}")
+        self.at_point(f"write {path}")
         super().write_atomic(path, data)  # type: ignore[misc]  # of the storage class mixed in
-        self.at_point(f"after write {path}")
 
     def create_exclusive(self, path: str, data: bytes) -> bool:
-        self.at_point(f"before create {path}")
-        created: bool = super().create_exclusive(path, data)  # type: ignore[misc]
-        self.at_point(f"after create {path}")
-        return created
+        self.at_point(f"create {path}")
+        return super().create_exclusive(path, data)  # type: ignore[misc, no-any-return]
 
     def replace_if(self, path: str, data: bytes, tag: str) -> str | None:
-        self.at_point(f"before replace {path}")
-        new_tag: str | None = super().replace_if(path, data, tag)  # type: ignore[misc]
-        self.at_point(f"after replace {path}")
-        return new_tag
+        self.at_point(f"replace {path}")
+        return super().replace_if(path, data, tag)  # type: ignore[misc, no-any-return]
 
     def delete(self, path: str) -> None:
-        self.at_point(f"before delete {path}")
+        self.at_point(f"delete {path}")
         super().delete(path)  # type: ignore[misc]
-        self.at_point(f"after delete {path}")
 
 
 class TappedLocal(_Tap, LocalStorage):
