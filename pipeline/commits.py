@@ -12,11 +12,12 @@ The snapshot moves before the deletes, so that a reader who finds a file gone al
 stub stays behind, so that a late writer who wakes up cannot take the same number again.
 """
 
+import contextlib
 import io
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -116,17 +117,30 @@ def commit(
     index's encoder. `merges` names old files to join: table -> groups of file names.
     The caller holds the lock and has called `roll_forward`. IndexLocked when another writer was faster.
     """
+    with _storage_trouble(index):
+        return _commit(index, sorted(set(inputs)), videos, errors, drops or {}, encoder, merges or {})
+
+
+def _commit(
+    index: Index,
+    keys: list[str],
+    videos: pa.Table | None,
+    errors: pa.Table | None,
+    drops: Drops,
+    encoder: Encoder | None,
+    merges: Mapping[str, Sequence[Sequence[str]]],
+) -> Snapshot:
     before, tag = index.tagged_snapshot()
     body = {name: rows for name, rows in (("videos", videos), ("errors", errors)) if rows is not None and len(rows)}
     plan = Plan(
         commit=before.commit + 1,
         token=secrets.token_hex(8),
-        inputs=_groups(index, sorted(set(inputs)), needed=bool(body)),
+        inputs=_groups(index, keys, needed=bool(body)),
         has_body=bool(body),
-        drops={table: sorted(set(rows), key=str) for table, rows in (drops or {}).items() if rows},
+        drops={table: sorted(set(rows), key=str) for table, rows in drops.items() if rows},
         encoder=encoder or before.encoder,
     )
-    plan = _with_rewrites(index, plan, before, _dropped(plan, body), merges or {})
+    plan = _with_rewrites(index, plan, before, _dropped(plan, body), merges)
     _refuse_mixed_encoders(index, plan, before)
     if body:
         index.storage.write_atomic(plan.body_path, staging.encode_item(body))
@@ -145,14 +159,16 @@ def roll_forward(index: Index) -> int | None:
 
     Called under the lock before any other work. Staged items stay: they are work done.
     """
-    before, tag = index.tagged_snapshot()
-    plan = open_commit(index, before)
-    if plan is not None:
-        after = _finish(index, plan, before, tag) if plan.commit > before.commit else before
-        _close(index, plan)
-        before = after
-    _sweep(index, before)
-    return plan.commit if plan else None
+    with _storage_trouble(index):
+        before, tag = index.tagged_snapshot()
+        plan = open_commit(index, before)
+        after = before
+        if plan is not None and plan.commit > before.commit:
+            after = _finish(index, plan, before, tag)
+        elif plan is not None:
+            _close(index, plan)
+        _sweep(index, after)
+        return plan.commit if plan else None
 
 
 def open_commit(index: Index, snapshot: Snapshot) -> Plan | None:
@@ -174,6 +190,15 @@ def record_run(index: Index, run_id: str, row: pa.Table) -> None:
 def kept(table: str, rows: pa.Table, drops: Collection[tuple[str, str | None]]) -> pa.Table:
     """`rows` of `table` without the dropped ones."""
     return rows.filter(pc.invert(_is_dropped(table, rows, drops)))
+
+
+@contextlib.contextmanager
+def _storage_trouble(index: Index) -> Iterator[None]:
+    """Storage that fails in the middle (full, permission lost, away) stops the job; the next run picks up there."""
+    try:
+        yield
+    except OSError as error:
+        raise JobError(f"storage of {index.url} failed: {error}; what is staged is kept, run again") from error
 
 
 def _finish(index: Index, plan: Plan, before: Snapshot, tag: str, first: Rows | None = None) -> Snapshot:

@@ -387,7 +387,8 @@ def _shown(given: str) -> str:
 
 
 def _is_video(name: bytes) -> bool:
-    return os.path.splitext(name)[1][1:].lower().decode("latin-1") in VIDEO_EXTENSIONS
+    _, dot, extension = name.rpartition(b".")
+    return bool(dot) and extension.lower().decode("latin-1") in VIDEO_EXTENSIONS
 
 
 def _extension_rule(pattern: bytes) -> Callable[[bytes], bool]:

@@ -18,19 +18,23 @@ import functools
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import aiohttp
 import fsspec.asyn
 import pyarrow.fs
 import s3fs
+from botocore.exceptions import BotoCoreError, HTTPClientError
 
 from pipeline.errors import ChangedWhileRead, JobError, ReadFailed, UsageError
 
 TEMP_FOLDER = "_state/tmp"
 _PART_BYTES = 16 << 20
+_BODY_PAUSES_S = (0.2, 1.0, 5.0)
 
 
 class Storage(Protocol):
@@ -163,15 +167,13 @@ class S3Storage:
             raise UsageError(f"{url!r}: expected s3://bucket/prefix")
 
     def read_bytes(self, path: str) -> bytes:
-        data: bytes = s3().cat_file(f"{self.bucket}/{self._key(path)}")
+        reply = _request("get_object", Bucket=self.bucket, Key=self._key(path))
+        data: bytes = reply["Body"]
         return data
 
     def read_tagged(self, path: str) -> tuple[bytes, str]:
-        while True:  # head and read are two requests: believe them only when the tag is the same around the read
-            tag = self._head(path)["ETag"]
-            data = self.read_bytes(path)
-            if self._head(path)["ETag"] == tag:
-                return data, tag
+        reply = _request("get_object", Bucket=self.bucket, Key=self._key(path))
+        return reply["Body"], reply["ETag"]
 
     def write_atomic(self, path: str, data: bytes) -> None:
         self._put(path, data)
@@ -195,7 +197,7 @@ class S3Storage:
         return True
 
     def delete(self, path: str) -> None:
-        s3().call_s3("delete_object", Bucket=self.bucket, Key=self._key(path))
+        _request("delete_object", Bucket=self.bucket, Key=self._key(path))
 
     def arrow(self) -> pyarrow.fs.FileSystem:
         handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(s3()))
@@ -211,11 +213,10 @@ class S3Storage:
         return f"{self.prefix}/{path}".lstrip("/")
 
     def _head(self, path: str) -> dict[str, Any]:
-        head: dict[str, Any] = s3().call_s3("head_object", Bucket=self.bucket, Key=self._key(path))
-        return head
+        return head_object(self.bucket, self._key(path))
 
     def _put(self, path: str, data: bytes, **condition: str) -> str:
-        tag: str = s3().call_s3("put_object", Bucket=self.bucket, Key=self._key(path), Body=data, **condition)["ETag"]
+        tag: str = _request("put_object", Bucket=self.bucket, Key=self._key(path), Body=data, **condition)["ETag"]
         return tag
 
     def _put_if(self, path: str, data: bytes, **condition: str) -> str | None:
@@ -248,18 +249,17 @@ def s3() -> s3fs.S3FileSystem:
 def list_objects(bucket: str, prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
     """Objects under `prefix`, a page of 1,000 at a time: dicts with Key, Size, ETag, LastModified."""
     query = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
-    page = s3().call_s3("list_objects_v2", **query)
+    page = _request("list_objects_v2", **query)
     while True:
         yield from page.get("Contents", [])
         if not page.get("IsTruncated"):
             return
-        page = s3().call_s3("list_objects_v2", **query, ContinuationToken=page["NextContinuationToken"])
+        page = _request("list_objects_v2", **query, ContinuationToken=page["NextContinuationToken"])
 
 
 def head_object(bucket: str, key: str) -> dict[str, Any]:
     """Size (ContentLength), ETag and LastModified of one object. FileNotFoundError when there is none."""
-    head: dict[str, Any] = s3().call_s3("head_object", Bucket=bucket, Key=key)
-    return head
+    return _request("head_object", Bucket=bucket, Key=key)
 
 
 @contextlib.contextmanager
@@ -289,15 +289,32 @@ def version_of_object(size_bytes: int, etag: str) -> str:
 
 
 def _read_part(bucket: str, key: str, start: int, etag: str) -> bytes:
-    async def read() -> bytes:
-        reply = await s3()._call_s3(
-            "get_object", Bucket=bucket, Key=key, IfMatch=etag, Range=f"bytes={start}-{start + _PART_BYTES - 1}"
-        )
-        data: bytes = await reply["Body"].read()
-        return data
-
-    data: bytes = fsspec.asyn.sync(s3().loop, read)
+    last = start + _PART_BYTES - 1
+    reply = _request("get_object", Bucket=bucket, Key=key, IfMatch=etag, Range=f"bytes={start}-{last}")
+    data: bytes = reply["Body"]
     return data
+
+
+def _request(method: str, **arguments: Any) -> dict[str, Any]:
+    """One S3 request with retries, a body read whole. OSError; FileNotFoundError for 404, PermissionError for 403."""
+
+    async def request() -> dict[str, Any]:
+        reply: dict[str, Any] = await s3()._call_s3(method, **arguments)
+        if method == "get_object":
+            reply["Body"] = await reply["Body"].read()
+        return reply
+
+    for pause_s in (*_BODY_PAUSES_S, None):
+        try:
+            reply: dict[str, Any] = fsspec.asyn.sync(s3().loop, request)
+            return reply
+        except (aiohttp.ClientPayloadError, HTTPClientError) as error:  # the connection broke: ask for all of it again
+            if pause_s is None:
+                raise OSError(f"{method} of s3://{arguments['Bucket']}/{arguments.get('Key', '')}: {error}") from error
+            time.sleep(pause_s)
+        except BotoCoreError as error:  # no credentials, no endpoint
+            raise OSError(f"{method} of s3://{arguments['Bucket']}: {error}") from error
+    raise AssertionError("unreachable")
 
 
 def _http_status(error: OSError) -> int | None:
