@@ -40,7 +40,7 @@ def tokenizer(template: str | None = TEMPLATE, controls: list[str] = CONTROLS) -
 
 
 def onevision_config(
-    tok: PreTrainedTokenizerFast, n_layers: int = 8, image_size: int = 40, hidden: int = 48, tied: bool = False
+    tok: PreTrainedTokenizerFast, n_layers: int = 8, image_size: int = 40, patch_size: int = 8, tied: bool = False
 ) -> LlavaOnevisionConfig:
     """A 5 x 5 patch grid: bilinear pooling gives 3 x 3, average pooling 2 x 2. 6 query heads on 2 key heads."""
     return LlavaOnevisionConfig(
@@ -50,11 +50,11 @@ def onevision_config(
             num_hidden_layers=3,
             num_attention_heads=3,
             image_size=image_size,
-            patch_size=8,
+            patch_size=patch_size,
             vision_use_head=False,
         ),
         text_config=Qwen2Config(
-            hidden_size=hidden,
+            hidden_size=48,
             intermediate_size=76,
             num_hidden_layers=n_layers,
             num_attention_heads=6,
@@ -92,11 +92,12 @@ def write_onevision(folder: Path, seed: int = 0, **sizes: Any) -> Path:
     return folder
 
 
-def write_lmms_lab(folder: Path, seed: int = 0, newline: str = "grid", tied: bool = False) -> Path:
+def write_lmms_lab(folder: Path, seed: int = 0, newline: str = "grid", **sizes: Any) -> Path:
     """lmms-lab's original layout, key by key: LLaVA-Video where `newline` is "grid", OneVision where "one_token"."""
     folder.mkdir(parents=True, exist_ok=True)
     tok = tokenizer(template=None, controls=CONTROLS[:2])
-    config = onevision_config(tokenizer(), tied=tied)
+    config = onevision_config(tokenizer(), **sizes)
+    tied = config.tie_word_embeddings
     config.text_config.vocab_size = len(tok)
     model = random_model(config, seed)
     renamed = {}
