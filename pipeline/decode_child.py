@@ -25,7 +25,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from fractions import Fraction
 from typing import Any
@@ -45,6 +46,7 @@ from pipeline.sampling import Every, Sampling, count_targets, parse_sampling, un
 from pipeline.types import Bounds, ClipPlan, Probe, ResizeRecipe
 
 THUMBNAIL_EDGE = 256
+OUT_OF_ORDER = 2  # frames; where a container stores decoding times only, B-frames come out with swapped times
 LOOKAHEAD = 40  # packets; H.264 and HEVC reorder at most 16 frames, two packets each when coded as fields
 MAX_PENDING_BYTES = 64 << 20
 MAX_PENDING_PACKETS = 1000
@@ -62,6 +64,7 @@ class Video:
 
     def __init__(self, path: str, bounds: Bounds, beat: Beat) -> None:
         self.path, self.bounds, self.beat = path, bounds, beat
+        self.furthest = -1  # byte position the demuxer has reached
         self.told = container_of(path)
         self._open()
         pixels = self.stream.codec_context.width * self.stream.codec_context.height
@@ -92,8 +95,11 @@ class Video:
             raise NotAVideo(f"{self.told.name}: a video stream without a time base")
         self.tick_num, self.tick_den = time_base.numerator, time_base.denominator
 
-    def rewind(self) -> None:
+    def close(self) -> None:
         self.container.close()
+
+    def rewind(self) -> None:
+        self.close()
         self._open()
 
     def seconds(self, ticks: int) -> float:
@@ -109,14 +115,14 @@ class Video:
 
     def packets(self) -> Iterator[Packet]:
         """Packets of the stream from where the demuxer stands; a read error is passed over, a run of them ends it."""
-        failures, furthest = 0, -1
+        failures = 0
         while failures < 32:
             try:
                 for packet in self.container.demux(self.stream):
                     if packet.size:
                         failures = 0
-                        if packet.pos is not None and packet.pos > furthest:  # progress: a demuxer in a loop shows none
-                            furthest = packet.pos
+                        if packet.pos is not None and packet.pos > self.furthest:  # in a loop there is no progress
+                            self.furthest = packet.pos
                             self.beat()
                         yield packet
                 return
@@ -376,12 +382,12 @@ def count_frames(video: Video, origin: Origin) -> list[float]:
         except av.error.FFmpegError:
             continue
         for frame in frames:
-            if frame.pts is not None and (not times or video.seconds(frame.pts - origin.ticks) > times[-1]):
+            if frame.pts is not None and frame.pts >= origin.ticks:
                 times.append(video.seconds(frame.pts - origin.ticks))
             if len(times) > 240 * 3600 * video.bounds.max_hours:
                 raise TooLarge(f"more than {len(times)} frames")
     video.rewind()
-    return times or [0.0]
+    return sorted(times) or [0.0]
 
 
 # --- passes over a video that hand out the frame on screen at each target ---------------------------------------------
@@ -395,6 +401,8 @@ class Unproven(Exception):
 
 def _may_seek(video: Video) -> bool:
     """Where a seek lands before its target with right timestamps, or lands wrong in a way that is noticed."""
+    if video.codec.name not in _RESETS_AT_KEYFRAMES | {"h264", "hevc"}:
+        return False
     if video.told.demuxer == "mov":
         return 0 < video.stream.frames == len(video.stream.index_entries)  # not fragmented
     return video.told.demuxer in ("matroska", "mpegts", "avi")
@@ -423,11 +431,13 @@ class SparsePass:
         self.last_dts: int | None = None
         self.reset_at: int | None = None  # ticks of the keyframe decoding (re)started at
         self.dirty = False  # whether the decoder holds anything
+        self.may_seek = _may_seek(video)
+        self.sought = -1  # index of the target last sought
 
     def run(self) -> dict[int, int]:
         """Take every wanted frame; target -> ticks of its frame. Raises Unproven."""
         video = self.video
-        if self.targets[0] > (video.stream.start_time or 0) + self._gap() and _may_seek(video):
+        if self.targets[0] > (video.stream.start_time or 0) + self._gap() and self.may_seek:
             packets = self._sought()
         else:
             video.rewind()
@@ -441,11 +451,11 @@ class SparsePass:
             self._read(packet)
             while self.window and self._settled(self.window[0]):
                 self._settle(self.window.popleft())
-            if self.next < len(self.targets) and self._far() and _may_seek(video):
+            if self.next < len(self.targets) and self._far() and self.may_seek:
                 self._drain()
                 packets = self._sought()
         if self.next < len(self.targets):
-            self._assign_rest()
+            raise Unproven("a target before the first frame found")
         self._drain()
         return self.shown
 
@@ -453,12 +463,15 @@ class SparsePass:
         return self.video.ticks(3.0)
 
     def _far(self) -> bool:
-        """Whether the next target lies so far ahead that a seek is cheaper than reading on."""
-        return bool(self.seen) and self.targets[self.next] > self.seen[-1] + self._gap()
+        """Whether the next target lies so far ahead that a seek is cheaper than reading on; one try per target."""
+        if self.sought == self.next or not self.seen:
+            return False
+        return self.targets[self.next] > self.seen[-1] + self._gap()
 
     def _sought(self) -> Iterator[Packet]:
         """Packets from a resetting keyframe at or before the next target; margins grow until one is found."""
         video, target = self.video, self.targets[self.next]
+        self.sought = self.next
         self.window.clear()
         self.seen.clear()
         self._forget_pending()
@@ -474,6 +487,7 @@ class SparsePass:
             packets = self._from_keyframe(video.packets(), target)
             if packets is not None:
                 return packets
+        self.may_seek = False  # it does not work here: read on from the start
         video.rewind()
         return video.packets()
 
@@ -545,9 +559,6 @@ class SparsePass:
             self.expected.add(packet.pts)
         return wanted
 
-    def _assign_rest(self) -> None:
-        raise Unproven("a target before the first frame found")
-
     def _decode_pending(self) -> None:
         for packet, wanted in self.pending:
             self.video.codec.skip_frame = "DEFAULT" if wanted or not self.bits.may_skip(packet) else "NONREF"
@@ -595,6 +606,7 @@ def decode_all(video: Video, targets: list[int], take: Take) -> tuple[dict[int, 
     shown: dict[int, int] = {}
     table, came, bad = Table(), set[int](), 0
     held: VideoFrame | None = None
+    waiting: list[VideoFrame] = []
     next_target, taken = 0, -(1 << 62)
     video.rewind()
     video.codec.skip_frame = "DEFAULT"
@@ -620,13 +632,13 @@ def decode_all(video: Video, targets: list[int], take: Take) -> tuple[dict[int, 
                 raise
             bad += 1
             continue
-        for frame in frames:
-            if frame.pts is None or held is not None and frame.pts <= held.pts:
-                continue
-            came.add(frame.pts)
-            if held is not None:
+        came.update(frame.pts for frame in frames if frame.pts is not None)
+        waiting = sorted((f for f in [*waiting, *frames] if f.pts is not None), key=lambda frame: frame.pts)
+        while len(waiting) > (OUT_OF_ORDER if packet is not None else 0):
+            frame = waiting.pop(0)
+            if held is not None and frame.pts > held.pts:
                 show(held, frame.pts)
-            held = frame
+            held = frame if held is None or frame.pts > held.pts else held
         if next_target >= len(targets):
             break
     if held is not None:
@@ -747,11 +759,19 @@ def answer(request: dict[str, Any], out: int) -> None:
             send(out, {"is": "beat"})
 
     try:
-        video = Video(request["path"], Bounds(**request["bounds"]), beat)
-        if request["do"] == "probe":
-            found = probe(video, parse_sampling(request["sampling"]))
-            send(out, {"is": "probe", **found.__dict__})
-            return
+        with closing(Video(request["path"], Bounds(**request["bounds"]), beat)) as video:
+            serve(video, request, out)
+    except VideoError as error:
+        send(out, {"is": "error", "class": type(error).__name__, "message": str(error)})
+    except MemoryError:
+        limit = request["bounds"]["memory_bytes"]
+        send(out, {"is": "error", "class": "TooLarge", "message": f"it wants more than {limit} bytes of memory"})
+
+
+def serve(video: Video, request: dict[str, Any], out: int) -> None:
+    if request["do"] == "probe":
+        send(out, {"is": "probe", **asdict(probe(video, parse_sampling(request["sampling"])))})
+    else:
         clips = [ClipPlan(**clip | {"targets_s": tuple(clip["targets_s"])}) for clip in request["clips"]]
         recipes = [ResizeRecipe(**r) if r else None for r in (request["model"], request["encoder"])]
         assert recipes[0] is not None
@@ -760,11 +780,6 @@ def answer(request: dict[str, Any], out: int) -> None:
             if ticks:
                 _send_clip(out, clip, [item.pictures[t] for t in ticks], [item.seconds[t] for t in ticks])
         send(out, {"is": "done", "decoder": item.decoder, "coverage": item.coverage, "bad_packets": item.bad_packets})
-    except VideoError as error:
-        send(out, {"is": "error", "class": type(error).__name__, "message": str(error)})
-    except MemoryError:
-        limit = request["bounds"]["memory_bytes"]
-        send(out, {"is": "error", "class": "TooLarge", "message": f"it wants more than {limit} bytes of memory"})
 
 
 def _send_clip(out: int, clip: ClipPlan, pictures: list[Picture], pts_s: list[float]) -> None:
