@@ -40,7 +40,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    stage1_steps: int = 900
+    stage1_steps: int = 750
     stage1_batch: int = 128
     stage1_rate: float = 1e-3
     phases: tuple[Phase, ...] = (
