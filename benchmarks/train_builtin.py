@@ -7,7 +7,7 @@ caption that lists every thing in order; more frames phase by phase. A throw-awa
 near the embeddings of the words that name it.
 
 Resumable: both stages checkpoint into FOLDER and go on from there. `--export` writes what there is into pipeline/builtin.
-Needs torch, transformers, safetensors, pillow and numpy; renders in memory.
+Renders in memory; training needs torch, transformers, safetensors, pillow and numpy.
 """
 
 import argparse
@@ -24,6 +24,9 @@ from transformers import AttentionInterface, LlavaOnevisionForConditionalGenerat
 
 from benchmarks import training_data as data
 from benchmarks.builtin_architecture import new_encoder, new_model, save_encoder, save_model, tokenizer, words
+from pipeline.calibration import calibrate
+from pipeline.encoder import Encoder
+from pipeline.planted.items import benchmark_items
 from pipeline.planted.vocabulary import COLOURS, GRID, KINDS, SIZES, TEXTURES, TONES
 
 BUILTIN = Path(__file__).parents[1] / "pipeline" / "builtin"
@@ -44,13 +47,14 @@ class Recipe:
     stage1_batch: int = 128
     stage1_rate: float = 1e-3
     phases: tuple[Phase, ...] = (
-        Phase((2, 3), 48, 250),
-        Phase((6,), 32, 450),
-        Phase((12, 16), 16, 400),
-        Phase((8, 16, 24, 32, 32), 16, 300),
+        Phase((2, 3), 48, 200),
+        Phase((6,), 32, 350),
+        Phase((12, 16), 16, 250),
+        Phase((8, 16, 24, 32, 32), 16, 200),
     )
     stage2_rate: float = 1e-3
-    warmup: int = 100
+    muon_rate: float = 2e-3
+    warmup: int = 40
     decay_from: float = 0.7  # share of a stage after which the rate falls linearly to 2%
     weight_decay: float = 0.05
     naming_weight: float = 0.3
@@ -73,7 +77,7 @@ class Ranks:
             grad.copy_(mean.view_as(grad))
 
 
-def _optimiser(parameters: list[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.AdamW:
+def _adamw(parameters: list[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.AdamW:
     wide = [p for p in parameters if p.ndim >= 2]
     narrow = [p for p in parameters if p.ndim < 2]
     groups = [{"params": wide, "weight_decay": weight_decay}, {"params": narrow, "weight_decay": 0.0}]
@@ -133,7 +137,7 @@ def stage1(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
     encoder, head = new_encoder(), nn.Linear(128, sum(DENSE_SIZES))
     encoder.set_attn_implementation("eager")  # on a CPU twice as fast as sdpa at 64 patches
     parameters = [*encoder.parameters(), *head.parameters()]
-    optimiser = _optimiser(parameters, recipe.stage1_rate, recipe.weight_decay)
+    optimiser = _adamw(parameters, recipe.stage1_rate, recipe.weight_decay)
     words_of = tokenizer(chat=False)
     path, first = folder / "stage1.pt", 0
     if path.exists():
@@ -292,12 +296,22 @@ def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
     model.model.vision_tower.load_state_dict({k: tower[k.removeprefix(prefix)] for k in own})
     model.model.vision_tower.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = _optimiser(parameters, recipe.stage2_rate, recipe.weight_decay)
+    # Muon for the matrices inside the decoder and the projector, AdamW for embeddings, norms and biases.
+    inside = [p for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and "embed" not in name]
+    chosen = {id(p) for p in inside}
+    optimisers = (
+        torch.optim.Muon(
+            inside, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        _adamw([p for p in parameters if id(p) not in chosen], recipe.stage2_rate, recipe.weight_decay),
+    )
+    full_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
     path, first = folder / "stage2.pt", 0
     if path.exists():
         state = torch.load(path)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         first = state["step"]
     total = sum(phase.steps for phase in recipe.phases)
     began = time.perf_counter()
@@ -308,15 +322,17 @@ def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
         n_frames = phase.frames[step % len(phase.frames)]
         seed = data.stage_seed("clips", step * ranks.count + ranks.rank)
         batch = data.clip_batch(seed, phase.batch // ranks.count, n_frames, words_of)
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.stage2_rate * _rate_at(step, total, recipe)
+        for optimiser, full in zip(optimisers, full_rates, strict=True):
+            for group, rate in zip(optimiser.param_groups, full, strict=True):
+                group["lr"] = rate * _rate_at(step, total, recipe)
         with torch.autocast("cpu", torch.bfloat16):
             loss, hit, kind = clip_loss(model, naming, batch, recipe.naming_weight)
         loss.backward()
         ranks.average_gradients(parameters)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         for i, name in enumerate(data.KINDS_OF_TARGET):
             hits[name][0] += int(hit[kind == i].sum())
             hits[name][1] += int((kind == i).sum())
@@ -327,17 +343,28 @@ def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
             frames = batch.frame_state.shape[1]
             _log(folder, stage=2, step=step + 1, frames=frames, loss=round(loss.item(), 3), seconds=seconds, **scores)
         if ranks.rank == 0 and (step % 100 == 99 or step == total - 1):
-            _save(path, model=model.state_dict(), optimiser=optimiser.state_dict(), step=step + 1)
+            _save(path, model=model.state_dict(), optimisers=[o.state_dict() for o in optimisers], step=step + 1)
 
 
-def export(folder: Path, destination: Path, thresholds: dict[str, float]) -> None:
+def thresholds_on_dev(folder: Path, n_items: int = 120) -> dict[str, float]:
+    """tau_s and tau_t of the encoder in `folder`, without labels, on the dev split's clips and questions."""
+    encoder = Encoder(folder)
+    items = benchmark_items("dev", n_items)
+    videos = [encoder.images(data.normalised(item.frames())).numpy() for item in items]
+    found = calibrate(videos, encoder.texts([item.question.text for item in items]).numpy())
+    return {"tau_s": round(found.tau_s, 4), "tau_t": round(found.tau_t, 4)}
+
+
+def export(folder: Path, destination: Path) -> None:
     """Write what training has reached in the layout the loaders read."""
     encoder: SiglipModel = new_encoder()
     encoder.load_state_dict(torch.load(folder / "stage1.pt")["encoder"])
-    save_encoder(encoder, destination / "encoder", thresholds)
-    model = new_model()
-    model.load_state_dict(torch.load(folder / "stage2.pt")["model"])
-    save_model(model, destination / "model")
+    save_encoder(encoder, destination / "encoder", {})
+    save_encoder(encoder, destination / "encoder", thresholds_on_dev(destination / "encoder"))
+    if (folder / "stage2.pt").exists():
+        model = new_model()
+        model.load_state_dict(torch.load(folder / "stage2.pt")["model"])
+        save_model(model, destination / "model")
 
 
 def main() -> None:
@@ -349,8 +376,7 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.export:
-        kept = json.loads((BUILTIN / "encoder" / "thresholds.json").read_text())
-        export(args.work, BUILTIN, kept)
+        export(args.work, BUILTIN)
         return
     torch.multiprocessing.spawn(_train, (args.work, args.stage, args.ranks), nprocs=args.ranks)
 

@@ -2,8 +2,9 @@
 
 tau_s parts frames that follow each other inside a shot from those across a cut. Adjacent cosines pile up near 1 with a
 long tail below; the threshold lies in the gap between the two, found by Otsu's rule on the angles (which spread what
-cosines squeeze against 1). tau_t parts texts that fit a frame from those that do not: of texts drawn at random against
-frames nearly all do not fit, so it is a high quantile of their cosines.
+cosines squeeze against 1). tau_t parts texts that fit a frame from those that do not: of texts paired with frames at
+random most do not fit, and the few that do only lengthen the upper tail. So the lower half, mirrored at the median, is the
+distribution of misfits, and tau_t is its 95% quantile.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]  # (n, D), rows of unit length
 
-MISMATCH_QUANTILE = 0.95
+MISFIT_QUANTILE = 0.95
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Calibration:
     tau_s: float
     tau_t: float
     n_pairs: int  # adjacent frames looked at
-    n_mismatches: int  # (text, frame) pairs looked at
+    n_text_pairs: int  # (text, frame) pairs looked at
 
 
 def segment_threshold(adjacent_cosines: npt.NDArray[np.float64]) -> float:
@@ -39,15 +40,22 @@ def segment_threshold(adjacent_cosines: npt.NDArray[np.float64]) -> float:
     return float(np.cos((angles[cut] + angles[cut + 1]) / 2))
 
 
+def relevance_threshold(cosines: npt.NDArray[np.float64]) -> float:
+    """tau_t from cosines of texts and frames paired at random, (n,). Raises ValueError under 20."""
+    if cosines.size < 20:
+        raise ValueError(f"expected at least 20 pairs of text and frame, got {cosines.size}")
+    low, middle = np.quantile(cosines, [1 - MISFIT_QUANTILE, 0.5])
+    return float(2 * middle - low)
+
+
 def calibrate(videos: list[Vectors], texts: Vectors) -> Calibration:
     """Thresholds from unit frame embeddings, one array (n_i, D) per video in order of time, and unit texts (q, D).
 
-    The texts should be of the kind the index will be asked (questions, phrases) and of many subjects, so that any one
-    frame fits few of them. tau_t is then the cosine that one mismatch in twenty passes.
+    The texts should be of the kind the index will be asked (questions, phrases), on many subjects, so that any one frame
+    fits fewer than half of them.
     """
     if not videos or texts.ndim != 2 or not len(texts):
         raise ValueError(f"expected videos and texts, got {len(videos)} videos and texts of shape {texts.shape}")
     adjacent = np.concatenate([(v[1:] * v[:-1]).sum(1, dtype=np.float64) for v in videos])
-    cosines = np.concatenate([(v @ texts.T).ravel() for v in videos])
-    tau_t = float(np.quantile(cosines, MISMATCH_QUANTILE))
-    return Calibration(segment_threshold(adjacent), tau_t, int(adjacent.size), int(cosines.size))
+    cosines = np.concatenate([(v @ texts.T).ravel() for v in videos]).astype(np.float64)
+    return Calibration(segment_threshold(adjacent), relevance_threshold(cosines), int(adjacent.size), int(cosines.size))
