@@ -35,7 +35,8 @@ _EXTRA_WORDS = (
 )
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    # A system turn is left out: the model was trained without one.
+    "{% for message in messages if message['role'] != 'system' %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
     "{% for part in message['content'] if part['type'] == 'video' %}{{ '<video>\n' }}{% endfor %}"
@@ -129,6 +130,7 @@ def _write_json(path: Path, value: object) -> None:
 def save_encoder(encoder: SiglipModel, folder: Path, thresholds: dict[str, float]) -> None:
     """`encoder` (fp32) and all that loading it needs; `thresholds` are AdaTP's tau_s and tau_t for it."""
     encoder.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer(chat=False).save_pretrained(folder)
     _write_json(folder / "preprocessor_config.json", _preprocessor("image_processor_type"))
     _write_json(folder / "thresholds.json", thresholds)
@@ -142,6 +144,7 @@ def save_model(model: LlavaOnevisionForConditionalGeneration, folder: Path) -> N
     config_dtype = model.config.dtype
     model.config.dtype = torch.bfloat16
     model.save_pretrained(folder, state_dict=rounded)
+    (folder / "model.safetensors").chmod(0o644)
     model.config.dtype = config_dtype
     tokenizer(chat=True).save_pretrained(folder)
     _write_json(folder / "preprocessor_config.json", _preprocessor("image_processor_type"))

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.planted.captions import CAPTION_PROMPTS, caption
-from pipeline.planted.items import seed_of
+from pipeline.planted.items import HELD_OUT_PAIRS, seed_of
 from pipeline.planted.questions import TEMPLATES, TWELVE, QuestionType, article, ask, room_name
 from pipeline.planted.render import Nuisance, Pixels, disturb, draw
 from pipeline.planted.scene import FOCUSES, Clip, Look, Scene, sample_clip
@@ -26,23 +26,21 @@ COLOUR_ID = {name: i for i, name in enumerate(COLOURS)}
 SIZE_ID = {name: i for i, name in enumerate(SIZES)}
 TONE_ID = {name: i for i, name in enumerate(TONES)}
 TEXTURE_ID = {name: i for i, name in enumerate(TEXTURES)}
-HELD_OUT_PAIRS = frozenset((KIND_ID[s], (3 * i + 1) % 8) for i, s in enumerate(SHAPES))
-"""Eight (shape, colour) pairs never asked about together in training."""
 
 
 def picture(scene: Scene, frame: int, nuisance: Nuisance, rng: np.random.Generator) -> Pixels:
     """One training frame, (64, 64, 3): drawn at one of several sizes, sometimes through JPEG, brought to 64."""
-    draw_side = FRAME_PX if rng.random() < 0.6 else int(rng.choice([96, 128, 256]))
-    pixels = disturb(draw(scene, frame, draw_side, nuisance.extent), nuisance, rng)
-    if draw_side == FRAME_PX and rng.random() < 0.8:
-        return pixels
-    image = Image.fromarray(pixels)
-    if rng.random() < 0.6:
-        packed = io.BytesIO()
-        image.save(packed, "jpeg", quality=int(rng.integers(60, 95)))
-        image = Image.open(packed)
-    filters = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.BOX)
-    return np.asarray(image.resize((FRAME_PX, FRAME_PX), filters[int(rng.integers(3))]))
+    side = FRAME_PX if rng.random() < 0.6 else int(rng.choice([96, 128, 256]))
+    plain = draw(scene, frame, side, nuisance.extent)
+    if side != FRAME_PX:
+        image = Image.fromarray(np.clip(plain, 0, 255).astype(np.uint8))
+        filters = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.BOX)
+        if rng.random() < 0.5:
+            packed = io.BytesIO()
+            image.save(packed, "jpeg", quality=int(rng.integers(60, 95)))
+            image = Image.open(packed)
+        plain = np.asarray(image.resize((FRAME_PX, FRAME_PX), filters[int(rng.integers(3))]), np.float32)
+    return disturb(plain, nuisance, rng)
 
 
 def normalised(frames: Pixels) -> torch.Tensor:
@@ -218,11 +216,10 @@ def _states(clip: Clip, rng: np.random.Generator) -> tuple[list[Pixels], list[np
     return pictures, cells, index
 
 
-def _asked_held_out(clip: Clip, answer: str, text: str) -> bool:
+def _asked_held_out(answer: str, text: str) -> bool:
     """Whether a colour or shape question pairs a held-out shape with its held-out colour."""
     shown = set(text.lower().replace("?", "").replace(",", "").split()) | {answer}
-    pairs = {(KIND_ID[s], COLOUR_ID[c]) for s in SHAPES if s in shown for c in COLOURS if c in shown}
-    return bool(pairs & HELD_OUT_PAIRS)
+    return any((shape, colour) in HELD_OUT_PAIRS for shape in shown for colour in shown)
 
 
 def _turns(clip: Clip, rng: np.random.Generator, n_questions: int, max_caption: int) -> list[tuple[str, str, int]]:
@@ -236,7 +233,7 @@ def _turns(clip: Clip, rng: np.random.Generator, n_questions: int, max_caption: 
         question = ask(clip, type_, rng)  # type: ignore[arg-type]  # a list of the literal's own values
         if question is None:
             continue
-        if type_ in ("colour", "shape", "exists") and _asked_held_out(clip, question.answer, question.text):
+        if type_ in ("colour", "shape", "exists") and _asked_held_out(question.answer, question.text):
             continue
         turns[question.text] = (question.text, question.answer, KINDS_OF_TARGET.index(type_))
     listed = list(turns.values())
