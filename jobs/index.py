@@ -23,7 +23,7 @@ from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MOD
 from pipeline.errors import UsageError
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import prepare
-from pipeline.run import run_index
+from pipeline.run import dry_run, run_index
 from pipeline.storage import is_s3
 from pipeline.types import Bounds
 
@@ -43,6 +43,9 @@ def _index(args: argparse.Namespace) -> int:
     prepared = prepare(config, args.thresholds)
     if "builtin" in (config.model, config.encoder_name):
         _say(f"note: {BUILTIN_WARNING}")
+    if args.dry_run:
+        print(dry_run(prepared))
+        return 0
     _stop_on_signals()
     report = run_index(prepared, cluster, "index", _say)
     print(report)
@@ -125,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output", required=True, metavar="INDEX", help="where the index is or will be: a folder or s3://"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and why; open no video, write nothing"
     )
     _add_what(parser)
     _add_how(parser)

@@ -139,11 +139,6 @@ class DescribeSetup:
     device: str  # "auto": a GPU where torch sees one
     run_id: str
 
-    @property
-    def describes(self) -> bool:
-        """Whether anything is asked of the Video LLM at all."""
-        return bool(self.recipe.texts)
-
 
 def caption_stage(prompt: str) -> str:
     return f"caption:{text_id_of('prompt', prompt)}"

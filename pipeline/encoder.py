@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from adatp import TowerShape, tower_flops
 from pipeline.errors import UsageError
 
 FAMILIES = ("siglip", "siglip2", "clip")
@@ -36,6 +37,7 @@ class Encoder:
             self._model.config.projection_dim if self._is_clip else self._model.config.vision_config.hidden_size
         )
         self._max_tokens = int(text.max_position_embeddings)
+        self.flops_per_frame = tower_flops(TowerShape.of(self._model.config.vision_config), 1)
 
     @torch.inference_mode()
     def images(self, pixels: Tensor, batch: int = 32) -> Tensor:

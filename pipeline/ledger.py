@@ -44,7 +44,7 @@ class Outcome:
     @property
     def n_clips(self) -> int:
         """Clips that have rows now."""
-        return sum(receipt.n_clips for receipt in self.receipts if receipt.failure is None)
+        return sum(receipt.n_clips for receipt in self.receipts)
 
 
 def video_record(outcome: Outcome, run_id: str) -> Record:
@@ -158,7 +158,7 @@ def _coverage(outcome: Outcome) -> float | None:
     total = sum(spans.values())
     if not outcome.receipts or total <= 0:
         return None
-    covered = sum(spans[r.item_key] * (r.coverage or 0.0) for r in outcome.receipts if r.failure is None)
+    covered = sum(spans[r.item_key] * (r.coverage or 0.0) for r in outcome.receipts)
     return min(1.0, covered / total)
 
 

@@ -80,9 +80,9 @@ def caption_record(
     clip: tuple[int, float, float],
     stage: str,
     prompt: str,
-    result: adatp.Result,
     fingerprint: str,
     by: Provenance,
+    result: adatp.Result,
 ) -> Record:
     """`clip` is (clip_index, start_s, end_s)."""
     index, start_s, end_s = clip
@@ -105,9 +105,9 @@ def answer_record(
     clip_id: str | None,
     shown: Shown,
     question: str,
-    result: adatp.Result,
     fingerprint: str,
     by: Provenance,
+    result: adatp.Result,
 ) -> Record:
     _, question_id, scope = shown.stage.split(":")
     return {
