@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from adatp import METHODS
 from jobs import cli
-from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, IndexConfig
+from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, PRUNE_METHODS, IndexConfig
 from pipeline.errors import UsageError
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import prepare
@@ -180,7 +179,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--thresholds", type=Path, metavar="FILE", help="the encoder's thresholds, made by jobs.calibrate"
     )
     group.add_argument(
-        "--prune", choices=METHODS, default="adatp", help="how visual tokens are pruned (default: adatp)"
+        "--prune", choices=PRUNE_METHODS, default="adatp", help="how visual tokens are pruned (default: adatp)"
     )
     group.add_argument(
         "--p", type=float, default=1.0, help="the paper's p, 1 keeps 40%% to 12%% of the tokens (default: 1)"

@@ -14,7 +14,8 @@ from pipeline.config import Thresholds
 from pipeline.embed import EmbeddedClip
 from pipeline.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items import Shown
-from pipeline.pixels import Normalisation, normalise
+from pipeline.pixels import normalise
+from pipeline.resize import Normalisation
 from pipeline.types import ClipFrames, clip_id_of, segment_id_of
 
 

@@ -15,7 +15,8 @@ from pipeline.encoder import Encoder
 from pipeline.errors import VideoError
 from pipeline.evidence import FloatArray, segment_means
 from pipeline.models import ModelFiles
-from pipeline.pixels import Normalisation, normalise
+from pipeline.pixels import normalise
+from pipeline.resize import Normalisation
 from pipeline.sampling import parse_sampling, plan_clips
 from pipeline.types import Bounds, ClipFrames
 

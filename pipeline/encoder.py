@@ -10,11 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from adatp import TowerShape, tower_flops
 from pipeline.errors import UsageError
 
 FAMILIES = ("siglip", "siglip2", "clip")
+
+# Loading takes a second and needs no bar; the configuration warnings concern generation, which this model never does.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
 
 
 class Encoder:

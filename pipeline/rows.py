@@ -1,6 +1,6 @@
 """From an embedded clip and the engine's results to rows of the tables, typed by their schemas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -188,8 +188,3 @@ def _pruning(result: adatp.Result, by: Provenance) -> Record:
         "prefill_ms": result.prefill_ms,
         "decode_ms": result.decode_ms,
     }
-
-
-def fingerprint_list(fingerprints: Mapping[str, str]) -> list[dict[str, str]]:
-    """A stage -> fingerprint mapping as the `fingerprints` column of `videos` stores it."""
-    return [{"stage": stage, "fingerprint": fingerprints[stage]} for stage in sorted(fingerprints)]
