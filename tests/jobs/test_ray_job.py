@@ -45,7 +45,7 @@ def dashboard() -> Iterator[str]:
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--temp-dir={folder}"]
     command += [
         "--object-store-memory=200000000",
-        "--ray-client-server-port=0",
+        f"--ray-client-server-port={free_port()}",
         f"--dashboard-agent-listen-port={free_port()}",
     ]
     with pytest.MonkeyPatch.context() as patch:
