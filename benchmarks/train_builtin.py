@@ -48,9 +48,9 @@ class Recipe:
     stage1_rate: float = 1e-3
     phases: tuple[Phase, ...] = (
         Phase((2, 3), 48, 200),
-        Phase((6,), 32, 350),
-        Phase((12, 16), 16, 250),
-        Phase((8, 16, 24, 32, 32), 16, 200),
+        Phase((6,), 32, 180),
+        Phase((12, 16), 16, 200),
+        Phase((8, 16, 24, 32, 32), 16, 220),
     )
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
@@ -266,7 +266,7 @@ def _per_clip_attention(module, query, key, value, attention_mask, scaling, **_)
 def clip_loss(
     model: LlavaOnevisionForConditionalGeneration, naming: _Naming, batch: data.ClipBatch, naming_weight: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(loss, whether each target was hit, kind of each target)."""
+    """(loss, whether each target was hit, kind of each target or -1 where it only ends a turn)."""
     inner = model.model
     embed = inner.language_model.embed_tokens
     with torch.no_grad():
@@ -289,7 +289,8 @@ def clip_loss(
     weight = torch.where(kind == data.KINDS_OF_TARGET.index("caption"), 0.2, 1.0)
     loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
     loss = loss + naming_weight * naming(states, batch.cells, embed.weight)
-    return loss, (logits.argmax(-1) == target).detach(), kind
+    ends = target == words().index("<|im_end|>")
+    return loss, (logits.argmax(-1) == target).detach(), torch.where(ends, -1, kind)
 
 
 def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
