@@ -32,7 +32,7 @@ from pipeline.types import video_id_of
 
 VIDEO_EXTENSIONS = frozenset(
     ["mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "vob", "flv", "f4v", "ogv", "ogg"]
-    + ["wmv", "asf", "ism", "v", "ismv", "3gp", "3g2", "mxf", "gif", "m3u8", "mpd", "dv"]
+    + ["wmv", "asf", "ismv", "3gp", "3g2", "mxf", "gif", "m3u8", "mpd", "dv"]
 )
 MANIFEST_EXTENSIONS = (".txt", ".csv", ".parquet")
 

@@ -55,6 +55,12 @@ def staged_path(item_key: str) -> str:
     return f"{FOLDER}/{item_key}{_SUFFIX}"
 
 
+def clear_staging(storage: Storage) -> None:
+    """Remove what no commit took: items of videos that have changed since, or of runs with another recipe."""
+    for name in storage.list(FOLDER):
+        storage.delete(f"{FOLDER}/{name}")
+
+
 def _nest(rows: pa.Table) -> pa.Array:
     """A list array of length one that holds all rows as structs."""
     chunks = rows.to_struct_array()

@@ -1,0 +1,60 @@
+"""One decoder layer over packed ragged sequences, run on the modules of an unmodified transformers Qwen2.
+
+Legend: R packed rows (the tokens of all clips, one after the other), d hidden size, H query heads, K key heads,
+D head size.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+Rope = tuple[Tensor, Tensor]  # cos and sin, each (R, D)
+
+
+def rope(decoder: Any, like: Tensor, positions: Tensor) -> Rope:
+    """Rotary embedding of position ids: (R,) -> cos and sin (R, D) in the dtype of `like`."""
+    cos, sin = decoder.rotary_emb(like, positions[None])
+    return cos[0], sin[0]
+
+
+def project(layer: Any, hidden: Tensor, rotation: Rope) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (R, H, D), keys and values (R, K, D) of a layer for its input (R, d); rotated."""
+    attention = layer.self_attn
+    x = layer.input_layernorm(hidden)
+    query, key, value = (
+        linear(x).unflatten(-1, (-1, attention.head_dim))
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    query, key = apply_rotary_pos_emb(query, key, *rotation, unsqueeze_dim=1)
+    return query, key, value
+
+
+def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
+    """What follows attention in a layer: output projection, residuals, MLP. attended: (R, H, D)."""
+    hidden = hidden + layer.self_attn.o_proj(attended.flatten(1))
+    return torch.add(hidden, layer.mlp(layer.post_attention_layernorm(hidden)))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
+    """Causal attention inside each of the packed sequences: (R, H, D), no attention map, no padding.
+
+    FlashAttention over variable lengths where CUDA has it, SDPA sequence by sequence elsewhere.
+    """
+    is_half = query.dtype in (torch.float16, torch.bfloat16)
+    if query.is_cuda and is_half and torch.cuda.get_device_capability() >= (8, 0):
+        edges = torch.tensor([0, *lengths], device=query.device, dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        longest = max(lengths)
+        packed = varlen_attn(query, key, value, edges, edges, longest, longest, window_size=(-1, 0), enable_gqa=True)
+        assert isinstance(packed, Tensor)  # a pair only where the log-sum-exp is asked for
+        return packed
+    parts = zip(*(torch.split(x, lengths) for x in (query, key, value)), strict=True)
+    return torch.cat([_causal(q, k, v) for q, k, v in parts])
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))  # (1, heads, L, D)
+    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
