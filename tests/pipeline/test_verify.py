@@ -118,10 +118,13 @@ BREAKS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
     "clips lie in their video and do not overlap": ("clips", put(end_s=4.0)),
     "frame times lie in their video, before the end of their clip": ("clips", put(frame_pts_s=[0.0, 1.0, 9.0])),
     "segments tile their clip": ("segments", put(end_s=1.5)),
-    "only the first segment of a video has no boundary score": ("segments", lambda rows: rows[1].update(boundary_score=None)),
+    "only the first segment of a video has no boundary score": (
+        "segments",
+        lambda rows: rows[1].update(boundary_score=None),
+    ),
     "vectors are of the index's encoder": ("frames", put(encoder_id="another")),
     "decode_coverage is a share": ("videos", put(decode_coverage=1.5)),
-}  # fmt: skip
+}
 
 
 def test_a_right_index_has_no_findings(index: Index) -> None:
