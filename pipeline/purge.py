@@ -25,8 +25,7 @@ def purge(index: Index, video_ids: Collection[str]) -> dict[str, int]:
     """
     ids = pa.array(sorted(video_ids), pa.string())
     before = _count(index, ids)
-    for key in _staged_of(index, ids):
-        index.storage.delete(staging.staged_path(key))
+    staging.discard(index.storage, _staged_of(index, ids))
     pairs = [(video_id, None) for video_id in ids.to_pylist()]
     commit(index, drops={table: pairs for table in COMMITTED_TABLES})
     left = {table: n for table, n in _count(index, ids).items() if n}
