@@ -7,6 +7,7 @@ python -m jobs.purge --index INDEX --deleted
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.index import Index
 from pipeline.listing import file_uri
 from pipeline.lock import index_lock
-from pipeline.purge import purge
+from pipeline.purge import purge, record_purge
 
 _SHARE_WITHOUT_YES = 0.1
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _purge(url: str, named: Sequence[str] | None, yes: bool) -> int:
-    index = Index.open(url)
+    index, started_at = Index.open(url), datetime.now(UTC)
     with index_lock(index.storage):
         roll_forward(index)
         videos = index.read("videos", ["video_id", "uri", "root", "status"])
@@ -57,6 +58,7 @@ def _purge(url: str, named: Sequence[str] | None, yes: bool) -> int:
         if not yes:
             _refuse_large(videos, ids)
         removed = purge(index, ids.to_pylist())
+        record_purge(index, started_at, len(ids))
     print(f"purged {len(ids):,} videos: " + ", ".join(f"{n:,} {table}" for table, n in removed.items()) + " rows")
     return 0
 

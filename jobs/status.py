@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from jobs.cli import run
 from pipeline.commits import open_commit
 from pipeline.index import Index
+from pipeline.report import STATUSES
 from pipeline.staging import staged_keys
-from pipeline.verify import STATUSES
 
 _RUN_COLUMNS = ["run_id", "started_at", "finished_at", "command", "listed", "ignored", "outcome", "exit_code"]
 

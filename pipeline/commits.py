@@ -46,6 +46,7 @@ Drops = Mapping[str, Collection[tuple[str, str | None]]]
 """Table -> rows to leave out, as (video_id, subkey). None drops every row of the video in that table."""
 
 _GROUP_BYTES = 256 << 20  # staged bytes that become one file per table; bounds the memory of a commit
+_THREADS = 16
 _KEPT_STUBS = 100
 _ROW_ORDER = {
     "videos": ("video_id",),
@@ -225,12 +226,8 @@ def _finish(index: Index, plan: Plan, before: Snapshot, tag: str, first: Rows | 
 
 def _close(index: Index, plan: Plan) -> None:
     """Step 5. What goes is in no snapshot any more."""
-    for table, names in plan.removes.items():
-        for name in names:
-            index.storage.delete(f"{table}/{name}")
-    for group in plan.inputs:
-        for key in group:
-            index.storage.delete(staging.staged_path(key))
+    index.storage.delete(*(f"{table}/{name}" for table, names in plan.removes.items() for name in names))
+    index.storage.delete(*(staging.staged_path(key) for group in plan.inputs for key in group))
     if plan.has_body:
         index.storage.delete(plan.body_path)
     index.storage.write_atomic(plan.path, Plan(plan.commit, plan.token, done=True).to_json())
@@ -240,14 +237,11 @@ def _close(index: Index, plan: Plan) -> None:
 def _sweep(index: Index, snapshot: Snapshot) -> None:
     """Remove table files outside the snapshot, bodies of commits that never opened, and temporary files."""
     for table in COMMITTED_TABLES:
-        for name in index.storage.list(table):
-            if _TABLE_FILE.fullmatch(name) and name not in snapshot.files.get(table, {}):
-                index.storage.delete(f"{table}/{name}")
-    for name in index.storage.list(FOLDER):
-        if name.endswith(".parquet"):
-            index.storage.delete(f"{FOLDER}/{name}")
-    for name in index.storage.list(TEMP_FOLDER):
-        index.storage.delete(f"{TEMP_FOLDER}/{name}")
+        named = snapshot.files.get(table, {})
+        strays = [name for name in index.storage.list(table) if _TABLE_FILE.fullmatch(name) and name not in named]
+        index.storage.delete(*(f"{table}/{name}" for name in strays))
+    index.storage.delete(*(f"{FOLDER}/{name}" for name in index.storage.list(FOLDER) if name.endswith(".parquet")))
+    index.storage.delete(*(f"{TEMP_FOLDER}/{name}" for name in index.storage.list(TEMP_FOLDER)))
 
 
 def _groups(index: Index, keys: list[str], needed: bool) -> tuple[tuple[str, ...], ...]:
@@ -272,7 +266,7 @@ def _group_rows(index: Index, plan: Plan, number: int) -> Rows:
     paths = [staging.staged_path(key) for key in plan.inputs[number]]
     if number == 0 and plan.has_body:
         paths.append(plan.body_path)
-    with ThreadPoolExecutor(max_workers=16) as pool:
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
         items = list(pool.map(lambda path: staging.decode_item(index.storage.read_bytes(path)), paths))
     schemas = Snapshot(encoder=plan.encoder)
     rows: Rows = {}
@@ -300,16 +294,26 @@ def _with_rewrites(
         groups = [list(group) for group in merges.get(table, ())]
         merged = {name for group in groups for name in group}
         if drops.get(table):
-            columns = ["video_id", *SUBKEYS.get(table, ())]
-            for name in sorted(before.files.get(table, {}).keys() - merged):
-                rows = index.read_at(_only(before, table, name), table, columns)
-                if pc.any(_is_dropped(table, rows, drops[table])).as_py():
-                    groups.append([name])
+            names = sorted(before.files.get(table, {}).keys() - merged)
+            groups += [[name] for name in _holding_dropped(index, before, table, names, drops[table])]
         if groups:
             first = len(plan.inputs)
             rewrites[table] = {_file_name(plan.commit, first + i): group for i, group in enumerate(groups)}
     removes = {table: sorted(name for group in new.values() for name in group) for table, new in rewrites.items()}
     return replace(plan, rewrites=rewrites, removes=removes)
+
+
+def _holding_dropped(
+    index: Index, before: Snapshot, table: str, names: list[str], drops: Collection[tuple[str, str | None]]
+) -> list[str]:
+    """Those of the files that hold a dropped row, found by reading their key columns."""
+
+    def holds(name: str) -> bool:
+        rows = index.read_at(_only(before, table, name), table, ["video_id", *SUBKEYS.get(table, ())])
+        return pc.any(_is_dropped(table, rows, drops)).as_py() is True
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        return [name for name, held in zip(names, pool.map(holds, names), strict=True) if held]
 
 
 def _refuse_mixed_encoders(index: Index, plan: Plan, before: Snapshot) -> None:

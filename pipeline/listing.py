@@ -23,6 +23,7 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutsideArchive, ReadFailed, SpecialFile, UsageError
@@ -58,7 +59,7 @@ class Root:
     """One input, as listed. Only a complete, non-empty root says anything about what is absent."""
 
     uri: str
-    n_videos: int
+    n_videos: int  # also those that another root listed first
     recursive: bool  # a folder or prefix: what lies below its URI belongs to it
     complaints: tuple[str, ...] = ()  # why it could not be listed to the end
 
@@ -99,6 +100,7 @@ class Listing:
 class _Found(NamedTuple):
     uri: str
     path: bytes
+    name: str
     version: str
     size_bytes: int
     modified_us: int
@@ -122,7 +124,6 @@ def list_archive(roots: Sequence[str], include: Sequence[str] = (), exclude: Seq
     """
     if not roots:
         raise UsageError("no archive given: name at least one folder, file, glob, manifest or s3:// prefix")
-    seen: set[str] = set()
     batches: list[pa.RecordBatch] = []
     listed: list[Root] = []
     ignored = 0
@@ -130,18 +131,18 @@ def list_archive(roots: Sequence[str], include: Sequence[str] = (), exclude: Seq
         progress = _Progress()
         uri, recursive, found = _open_root(given, tuple(include), tuple(exclude), progress)
         n_videos = 0
-        for batch in _batched(_unseen(found, seen), uri):
+        for batch in _batched(found, uri):
             batches.append(batch)
             n_videos += len(batch)
         ignored += progress.ignored
         listed.append(Root(uri, n_videos, recursive, tuple(progress.complaints)))
-    table = pa.Table.from_batches(batches, SCHEMA).sort_by("uri")
-    if not len(table):
+    if not batches:
         complaints = "; ".join(complaint for root in listed for complaint in root.complaints)
         raise UsageError(
             f"no video found under {', '.join(map(_shown, roots))} ({ignored} other files ignored)"
             + (f": {complaints}" if complaints else "")
         )
+    table = _first_of_each(pa.Table.from_batches(batches, SCHEMA))
     return Listing(table, ignored, tuple(listed), tuple(include), tuple(exclude))
 
 
@@ -209,30 +210,31 @@ def _walk(
             if not is_video(entry.name) or not wanted(entry.path[len(root) :].lstrip(b"/")):
                 progress.ignored += not entry.is_dir(follow_symlinks=False)
                 continue
-            yield _inspect(entry.path, root)
+            yield _inspect(entry.path, entry.is_symlink(), root)
 
 
-def _inspect(path: bytes, root: bytes | None) -> _Found:
+def _inspect(path: bytes, is_link: bool, root: bytes | None) -> _Found:
     """One local file by its inode alone. `root` bounds where a symbolic link may lead; None: anywhere."""
-    uri = file_uri(path)
+    uri, name = file_uri(path), _display(os.path.basename(path))
     try:
         status = os.stat(path)
     except OSError as error:
-        refusal = SpecialFile if os.path.islink(path) else ReadFailed
-        return _Found(uri, path, "absent", 0, 0, refusal.__name__, f"cannot be reached: {error.strerror}")
+        refusal = SpecialFile if is_link else ReadFailed
+        return _Found(uri, path, name, "absent", 0, 0, refusal.__name__, f"cannot be reached: {error.strerror}")
     version = f"{status.st_size}-{status.st_mtime_ns}"
     refusal_name = message = None
-    real = os.path.realpath(path) if os.path.islink(path) else path
+    real = os.path.realpath(path) if is_link else path
     if root is not None and real != path and not real.startswith(root.rstrip(b"/") + b"/"):
         refusal_name, message = OutsideArchive.__name__, "a symbolic link that leaves the root"
     elif not stat.S_ISREG(status.st_mode):
         refusal_name, message = SpecialFile.__name__, f"not a regular file but {_kind(status.st_mode)}"
-    return _Found(uri, real, version, status.st_size, status.st_mtime_ns // 1000, refusal_name, message)
+    return _Found(uri, real, name, version, status.st_size, status.st_mtime_ns // 1000, refusal_name, message)
 
 
 def _named(path: bytes) -> _Found:
     """A file the user named, or a line of a manifest."""
-    return _inspect(_absolute(path), None)
+    absolute = _absolute(path)
+    return _inspect(absolute, os.path.islink(absolute), None)
 
 
 def _absolute(path: bytes) -> bytes:
@@ -340,31 +342,42 @@ def _named_object(uri: str) -> _Found:
     try:
         head = head_object(bucket, key)
     except OSError as error:
-        return _Found(uri, key.encode(), "absent", 0, 0, ReadFailed.__name__, f"cannot be reached: {error}")
+        return _Found(
+            uri,
+            key.encode(),
+            PurePosixPath(key).name,
+            "absent",
+            0,
+            0,
+            ReadFailed.__name__,
+            f"cannot be reached: {error}",
+        )
     return _object(bucket, key, head["ContentLength"], head["ETag"], head["LastModified"].timestamp())
 
 
 def _object(bucket: str, key: str, size_bytes: int, etag: str, modified_s: float) -> _Found:
     version = version_of_object(size_bytes, etag)
-    return _Found(f"s3://{bucket}/{key}", key.encode(), version, size_bytes, int(modified_s * 1e6))
+    return _Found(
+        f"s3://{bucket}/{key}", key.encode(), PurePosixPath(key).name, version, size_bytes, int(modified_s * 1e6)
+    )
 
 
-def _unseen(found: Iterable[_Found], seen: set[str]) -> Iterator[tuple[str, _Found]]:
-    for video in found:
-        video_id = video_id_of(video.uri)
-        if video_id not in seen:
-            seen.add(video_id)
-            yield video_id, video
+def _first_of_each(table: pa.Table) -> pa.Table:
+    """Sorted by URI, each URI once; the first root that listed it keeps it."""
+    order = pc.sort_indices(
+        table.append_column("order", pa.array(range(len(table)))), [("uri", "ascending"), ("order", "ascending")]
+    )
+    uris = table["uri"].combine_chunks().take(order)
+    is_first = pc.fill_null(pc.not_equal(uris, pa.concat_arrays([pa.nulls(1, pa.string()), uris[:-1]])), True)
+    return table.take(order.filter(is_first)).combine_chunks()
 
 
-def _batched(videos: Iterator[tuple[str, _Found]], root: str) -> Iterator[pa.RecordBatch]:
+def _batched(videos: Iterator[_Found], root: str) -> Iterator[pa.RecordBatch]:
     """Arrow batches: 100,000 Python rows at a time would be most of the driver's memory."""
     rows: list[tuple[object, ...]] = []
-    for video_id, v in videos:
-        name = PurePosixPath(v.uri).name if is_s3(v.uri) else _display(os.path.basename(path_of(v.uri)))
-        rows.append(
-            (video_id, v.uri, v.path, name, root, v.version, v.size_bytes, v.modified_us, v.refusal, v.refusal_message)
-        )
+    for v in videos:
+        common = (v.uri, v.path, v.name, root, v.version, v.size_bytes, v.modified_us, v.refusal, v.refusal_message)
+        rows.append((video_id_of(v.uri), *common))
         if len(rows) == _BATCH_ROWS:
             yield _batch(rows)
             rows = []

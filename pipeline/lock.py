@@ -94,7 +94,7 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._lost is None:
+        if self._lost is None and time.monotonic() - self._renewed_s < self._lease_s:
             self._storage.delete(LEASE)
 
     def check(self) -> None:

@@ -1,20 +1,23 @@
 """Purge: remove videos from every table, and look that nothing of them is left."""
 
+import json
+from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import staging
-from pipeline.commits import COMMITTED_TABLES, commit
+from pipeline.commits import COMMITTED_TABLES, commit, record_run
 from pipeline.errors import JobError
 from pipeline.index import Index
+from pipeline.report import STATUSES, new_run_id
+from pipeline.schemas import runs_schema
 
-VideoIds = Collection[str]
 
-
-def purge(index: Index, video_ids: VideoIds) -> dict[str, int]:
+def purge(index: Index, video_ids: Collection[str]) -> dict[str, int]:
     """Remove every row of these videos, staged work included; returns the rows removed per table.
 
     One commit. Afterwards every file under the index is read again; JobError if a row of them is still there. The
@@ -22,14 +25,34 @@ def purge(index: Index, video_ids: VideoIds) -> dict[str, int]:
     """
     ids = pa.array(sorted(video_ids), pa.string())
     before = _count(index, ids)
-    for key in _staged_of(index, ids):
-        index.storage.delete(staging.staged_path(key))
+    staging.discard(index.storage, _staged_of(index, ids))
     pairs = [(video_id, None) for video_id in ids.to_pylist()]
     commit(index, drops={table: pairs for table in COMMITTED_TABLES})
     left = {table: n for table, n in _count(index, ids).items() if n}
     if left or _staged_of(index, ids):
         raise JobError(f"purged videos still have rows in {index.url}: {left or 'staged items'}")
     return before
+
+
+def record_purge(index: Index, started_at: datetime, n_videos: int) -> None:
+    """The purge's row in `runs`. It tells how many, not which: what is purged is to be forgotten."""
+    run_id = new_run_id()
+    statuses = Counter(index.read("videos", ["status"])["status"].to_pylist())
+    row = {
+        "run_id": run_id,
+        "started_at": started_at,
+        "finished_at": datetime.now(UTC),
+        "command": "purge",
+        "config": json.dumps({"n_videos": n_videos}),
+        "listed": 0,
+        "ignored": 0,
+        "counts": {status: statuses[status] for status in STATUSES},
+        "stages": [],
+        "versions": [],
+        "outcome": "ok",
+        "exit_code": 0,
+    }
+    record_run(index, run_id, pa.Table.from_pylist([row], schema=runs_schema()))
 
 
 def _count(index: Index, ids: pa.Array) -> dict[str, int]:

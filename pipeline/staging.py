@@ -6,6 +6,7 @@ that table. Bytes are made in memory first and published by one atomic write, so
 
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -49,6 +50,11 @@ def stage(storage: Storage, item_key: str, data: bytes) -> None:
 def staged_keys(storage: Storage) -> set[str]:
     """Items that are staged and not yet committed."""
     return {name.removesuffix(_SUFFIX) for name in storage.list(FOLDER) if name.endswith(_SUFFIX)}
+
+
+def discard(storage: Storage, keys: Iterable[str]) -> None:
+    """Delete staged items that no run will ask for again: of a recipe or version that is no longer wanted."""
+    storage.delete(*map(staged_path, keys))
 
 
 def staged_path(item_key: str) -> str:

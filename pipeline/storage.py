@@ -34,6 +34,7 @@ from pipeline.errors import ChangedWhileRead, JobError, ReadFailed, UsageError
 
 TEMP_FOLDER = "_state/tmp"
 _PART_BYTES = 16 << 20
+_DELETE_KEYS = 1000  # S3's limit for one request
 _BODY_PAUSES_S = (0.2, 1.0, 5.0)
 
 
@@ -57,7 +58,7 @@ class Storage(Protocol):
         """Files directly in `folder`: name -> size in bytes, sorted. A missing folder is empty."""
 
     def exists(self, path: str) -> bool: ...
-    def delete(self, path: str) -> None:
+    def delete(self, *paths: str) -> None:
         """Deleting what is missing is no error."""
 
     def arrow(self) -> pyarrow.fs.FileSystem:
@@ -130,8 +131,9 @@ class LocalStorage:
     def exists(self, path: str) -> bool:
         return (self.root / path).exists()
 
-    def delete(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+    def delete(self, *paths: str) -> None:
+        for path in paths:
+            (self.root / path).unlink(missing_ok=True)
 
     def arrow(self) -> pyarrow.fs.FileSystem:
         return pyarrow.fs.SubTreeFileSystem(self.url, pyarrow.fs.LocalFileSystem())
@@ -196,8 +198,13 @@ class S3Storage:
             return False
         return True
 
-    def delete(self, path: str) -> None:
-        _request("delete_object", Bucket=self.bucket, Key=self._key(path))
+    def delete(self, *paths: str) -> None:
+        keys = [{"Key": self._key(path)} for path in paths]
+        for start in range(0, len(keys), _DELETE_KEYS):
+            some = {"Objects": keys[start : start + _DELETE_KEYS], "Quiet": True}
+            errors = _request("delete_objects", Bucket=self.bucket, Delete=some).get("Errors", [])
+            if errors:
+                raise OSError(f"cannot delete {errors[0]['Key']} and {len(errors) - 1} others: {errors[0]['Code']}")
 
     def arrow(self) -> pyarrow.fs.FileSystem:
         handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(s3()))

@@ -17,10 +17,10 @@ from pipeline import staging
 from pipeline.commits import COMMITTED_TABLES, VECTOR_TABLES, open_commit
 from pipeline.errors import UsageError
 from pipeline.index import Index, Snapshot, schema_of
+from pipeline.report import STATUSES
 from pipeline.schemas import SCHEMA_VERSION, TABLES
 from pipeline.types import video_id_of
 
-STATUSES = ("indexed", "partial", "failed", "quarantined", "pending", "deleted")
 _EXAMPLES = 3
 _UNIT_TOLERANCE = 0.01  # float16 rounding of a unit vector of width 1152 stays below 1e-3; means are shorter
 _TRIES = 5

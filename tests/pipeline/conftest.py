@@ -6,18 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault_proxy import FaultProxy, fault_proxy
 from tests.s3 import BUCKET, s3_server, variables_set
 
 
 @pytest.fixture(scope="session")
-def s3_environment() -> Iterator[dict[str, str]]:
-    """A running S3 server; the process's own environment points to it."""
-    with s3_server() as variables, variables_set(variables):
-        yield variables
+def s3_proxy() -> Iterator[FaultProxy]:
+    """A running S3 server behind a proxy that can break its replies; the process's environment points to it."""
+    with (
+        s3_server() as variables,
+        fault_proxy(variables["AWS_ENDPOINT_URL"]) as proxy,
+        variables_set({**variables, "AWS_ENDPOINT_URL": proxy.url}),
+    ):
+        yield proxy
 
 
 @pytest.fixture
-def s3_url(s3_environment: dict[str, str]) -> str:
+def s3_url(s3_proxy: FaultProxy) -> str:
     """A fresh prefix."""
     return f"s3://{BUCKET}/{os.urandom(6).hex()}"
 

@@ -32,9 +32,10 @@ class _Tap:
         self.at_point(f"replace {path}")
         return super().replace_if(path, data, tag)  # type: ignore[misc, no-any-return]
 
-    def delete(self, path: str) -> None:
-        self.at_point(f"delete {path}")
-        super().delete(path)  # type: ignore[misc]
+    def delete(self, *paths: str) -> None:
+        for path in paths:
+            self.at_point(f"delete {path}")
+            super().delete(path)  # type: ignore[misc]
 
 
 class TappedLocal(_Tap, LocalStorage):

@@ -369,7 +369,7 @@ def test_tables_are_sorted_and_plain_readers_agree(tmp_path: Path) -> None:
     record_run(index, "run-1", _run_row())
     for table in TABLES:
         files = f"{index.url}/{table}/*.parquet"
-        duck = duckdb.sql(f"SELECT * FROM '{files}'").fetchall()
+        duck = duckdb.sql(f"SELECT * FROM '{files}'").to_arrow_table()
         assert len(duck) == len(index.read(table)) > 0, table
         if table != "runs":
             ids = [row[0] for row in duckdb.sql(f"SELECT video_id FROM '{files}'").fetchall()]

@@ -112,7 +112,7 @@ def test_an_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         check_writable(open_storage(str(file / "below")))
 
 
-def test_a_bucket_that_is_not_there_is_said(s3_environment: dict[str, str]) -> None:
+def test_a_bucket_that_is_not_there_is_said(s3_url: str) -> None:
     with pytest.raises(UsageError, match="cannot write to"):
         check_writable(open_storage("s3://no-such-bucket/index"))
 
