@@ -31,6 +31,14 @@ class ModelFiles:
     identity: ModelIdentity
     normalisation: Normalisation
 
+    @property
+    def embedding_width(self) -> int:
+        """Width of an encoder's vectors, from its configuration alone."""
+        config = json.loads((self.path / "config.json").read_text())
+        if "projection_dim" in config and config.get("model_type") == "clip":
+            return int(config["projection_dim"])
+        return int(config.get("vision_config", {}).get("hidden_size", 768))  # what transformers assumes when left out
+
 
 def resolve_model(name: str, role: str) -> ModelFiles:
     """The files of `name` for `role` ("model" or "encoder"), downloaded if it is a hub id that is not cached.
