@@ -89,3 +89,9 @@ def random_llm(
         torch.set_default_dtype(before)
     prompt = prompt_for(tokenizer, None, config.video_token_id)
     return adatp.VideoLLM(hf.eval().requires_grad_(False), layout, prompt, frozenset())
+
+
+def prompt_of(model: adatp.VideoLLM, n_tokens: int) -> str:
+    """Words that make the prompt hold `n_tokens` besides the visual ones; a trailing newline vector is one of them."""
+    n_fixed = len(model.prompt.ids("")) - 1 + (model.trailing_newline is not None)
+    return " ".join(f"w{i % 64}" for i in range(n_tokens - n_fixed))
