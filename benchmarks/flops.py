@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 import adatp
+from adatp.flops import ratios
 from adatp.methods import PAPER_SETTINGS, PAPER_VISIONZIP_TOKENS
 from adatp.plan import Method
 from adatp.schedule import share
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import prompt_of, random_llm
+from benchmarks.models import SO400M, prompt_of, published, random_llm
 
 SCHEDULE = adatp.AdaTP(segments=False, global_debias=False, local_debias=False)  # Table 2's first row
 
@@ -30,6 +31,7 @@ SCHEDULE = adatp.AdaTP(segments=False, global_debias=False, local_debias=False) 
 class Setup:
     """A column of Table 1. `text_tokens`: T for N-12 and everything without an end, and T for N-11."""
 
+    shape: str
     n_layers: int
     n_frames: int
     layout: adatp.FrameLayout
@@ -42,9 +44,9 @@ class Setup:
 
 
 SETUPS = {
-    "ov-7b": Setup(28, 32, adatp.ONEVISION, (130, 114)),
-    "ov-0.5b": Setup(24, 32, adatp.ONEVISION, (130, 114)),
-    "lv-7b": Setup(28, 20, adatp.LLAVA_VIDEO, (130, 106)),
+    "ov-7b": Setup("ov-7b", 28, 32, adatp.ONEVISION, (130, 114)),
+    "ov-0.5b": Setup("ov-0.5b", 24, 32, adatp.ONEVISION, (130, 114)),
+    "lv-7b": Setup("ov-7b", 28, 20, adatp.LLAVA_VIDEO, (130, 106)),
 }
 P = (2.0, 1.5, 1.0)
 PAPER_TABLE_1 = {  # LLM FLOPs in %, at p = 2, 1.5, 1
@@ -87,13 +89,19 @@ def clip_request(model: adatp.VideoLLM, setup: Setup, text_tokens: int, method: 
 
 
 def measure(model: adatp.VideoLLM, setup: Setup, text_tokens: int, method: Method, p: float) -> dict[str, Any]:
+    """Counts of an engine run, and the three ratios they give at the published widths; `ours` is the paper's ratio."""
     result = adatp.Engine(model).run([clip_request(model, setup, text_tokens, method, p)])["clip"]
     assert result.n_text_tokens == text_tokens
+    counts, n = result.visual_tokens_per_layer, setup.n_frames
+    found = ratios(published(setup.shape), SO400M, counts, text_tokens, n * model.tokens_per_frame, n, n)
+    assert abs(found.paper - result.flops.paper) < 1e-9, "the paper's ratio depends on counts alone"
     return {
         "p": p,
         "text_tokens": text_tokens,
-        "visual_tokens_per_layer": list(result.visual_tokens_per_layer),
-        "ours": round(100 * result.flops.paper, 4),
+        "visual_tokens_per_layer": list(counts),
+        "ours": round(100 * found.paper, 4),
+        "with_attention": round(100 * found.with_attention, 2),
+        "end_to_end": round(100 * found.end_to_end, 2),
     }
 
 
@@ -166,7 +174,10 @@ def show(cell: dict[str, Any]) -> None:
     end = "" if cell["end"] is None else f" end {cell['end']}"
     name = f"Table {cell['table']}  {cell['model']:8} {cell['method']:22} p={cell['p']}{end}{depth}"
     name += f" T={cell['text_tokens']}"
-    print(f"{name:76} ours {cell['ours']:6.2f}  paper {cell['paper']:6.2f}{formula_of}", flush=True)
+    print(
+        f"{name:72} ours {cell['ours']:6.2f}  paper {cell['paper']:6.2f}{formula_of}"
+        f"  with attention {cell['with_attention']:6.2f}  end to end {cell['end_to_end']:6.2f}"
+    )
 
 
 def main() -> None:

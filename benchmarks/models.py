@@ -21,6 +21,14 @@ SHAPES = {  # hidden, layers, query heads, key heads, feed forward
     "ov-7b": (3584, 28, 28, 4, 18944),
 }
 
+SO400M = adatp.TowerShape(n_layers=26, hidden=1152, feed_forward=4304, patch_size=14, n_patches=729)
+
+
+def published(shape: str) -> adatp.LLMShape:
+    """The widths of a published decoder, for FLOPs."""
+    hidden, n_layers, heads, key_heads, feed_forward = SHAPES[shape]
+    return adatp.LLMShape(n_layers, hidden, hidden, hidden // heads * key_heads, feed_forward, vocabulary=152_000)
+
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """A word is a token, so a prompt can be given any length."""

@@ -16,16 +16,10 @@ import torch
 import adatp
 from adatp.flops import ratios
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import SHAPES, prompt_of, random_llm
+from benchmarks.models import SHAPES, SO400M, prompt_of, published, random_llm
 
 FRAMES, TEXT_TOKENS, SEGMENTS = 32, 150, (4,) * 8
-SO400M = adatp.TowerShape(n_layers=26, hidden=1152, feed_forward=4304, patch_size=14, n_patches=729)
 SIGLIP_BASE = adatp.TowerShape(n_layers=12, hidden=768, feed_forward=3072, patch_size=16, n_patches=196, has_head=True)
-
-
-def published(shape: str) -> adatp.LLMShape:
-    hidden, n_layers, heads, key_heads, feed_forward = SHAPES[shape]
-    return adatp.LLMShape(n_layers, hidden, hidden, hidden // heads * key_heads, feed_forward, vocabulary=152_000)
 
 
 def counts_of(model: adatp.VideoLLM, method: str) -> tuple[int, ...]:
