@@ -74,8 +74,7 @@ class AdaTP:
     def _lengths(self, clip: Clip) -> tuple[int, ...]:
         if not self.segments:
             return (clip.n_frames,)
-        if clip.segments is None:
-            raise ValueError(f"adatp needs segments: lengths that sum to the clip's {clip.n_frames} frames, got None")
+        assert clip.segments is not None  # a request without them is refused at birth
         return clip.segments
 
     def _selection(self, clip: Clip, lengths: tuple[int, ...], budget: int) -> "Selection":

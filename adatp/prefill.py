@@ -48,6 +48,7 @@ class Prefilled:
     """What a prefill leaves of one clip."""
 
     logits: Tensor  # (vocabulary,) of the prompt's last token
+    n_other: int  # T, positions that are not visual: header, newline, text
     keys: list[Tensor] = field(default_factory=list)  # N x (L_l, K, D), after RoPE
     values: list[Tensor] = field(default_factory=list)  # N x (L_l, K, D)
     next_positions: list[int] = field(default_factory=list)  # N: position id of the first generated token, per layer
@@ -88,7 +89,7 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
     for sequence in sequences:
         sequence.embeddings = hidden.new_empty(0)  # `hidden` holds them now
     rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences]))
-    done = [Prefilled(hidden.new_empty(0)) for _ in sequences]
+    done = [Prefilled(hidden.new_empty(0), s.header + s.tail) for s in sequences]
     for index, layer in enumerate(decoder.layers):
         hidden, rotation = _cut_all(decoder, index, layer, sequences, hidden, rotation)
         hidden = _attention(layer, index, sequences, done, hidden, rotation)

@@ -30,16 +30,10 @@ from adatp.methods import resolve
 from adatp.prefill import embed, prefill
 from adatp.scores import attention_received
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import SHAPES, random_llm
+from benchmarks.models import SHAPES, prompt_of, random_llm
 
 FRAMES, TEXT_TOKENS = 32, 150
 ONE_FRAME_EACH, EIGHT_SEGMENTS = (1,) * FRAMES, (4,) * 8
-
-
-def prompt_of(model: adatp.VideoLLM, n_tokens: int) -> str:
-    """Words that make the prompt hold `n_tokens` besides the visual ones, the trailing newline vector included."""
-    n_fixed = len(model.prompt.ids("")) - 1 + 1
-    return " ".join(f"w{i % 64}" for i in range(n_tokens - n_fixed))
 
 
 def clip_request(model: adatp.VideoLLM, method: str, segments: tuple[int, ...]) -> adatp.Request:
