@@ -4,6 +4,7 @@ safetensors only: weights in any other format are refused before anything is rea
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -80,6 +81,20 @@ def resolve_thresholds(encoder: ModelFiles, override: Path | None = None) -> Thr
         f"`python -m jobs.calibrate --encoder {encoder.identity.name} ARCHIVE --output thresholds.json` "
         "and pass --thresholds thresholds.json"
     )
+
+
+def refuse_control_tokens(model: ModelFiles, texts: Iterable[str]) -> None:
+    """Prompts are plain text: one that spells a control token of the model could end the turn or add a video."""
+    tokens: set[str] = set()
+    if (config := model.path / "tokenizer_config.json").is_file():
+        added = json.loads(config.read_text()).get("added_tokens_decoder", {}).values()
+        tokens |= {str(token["content"]) for token in added if token.get("special")}
+    if (tokenizer := model.path / "tokenizer.json").is_file():
+        added = json.loads(tokenizer.read_text()).get("added_tokens", ())
+        tokens |= {str(token["content"]) for token in added if token.get("special")}
+    for text in texts:
+        if found := sorted(token for token in tokens if token in text):
+            raise UsageError(f"{text!r} holds {', '.join(found)}, which controls the model; expected plain words")
 
 
 def _from_hub(name: str, role: str) -> Path:
