@@ -85,7 +85,7 @@ def test_times_and_pictures_are_those_of_a_sequential_decode(name: str, open_ind
         assert thumbnail.width / thumbnail.height == pytest.approx(pixel_aspect * width / height, rel=0.02)
         small = [image.resize((32, 32), Image.Resampling.BOX) for image in (Image.fromarray(upright.copy()), thumbnail)]
         difference = np.abs(np.asarray(small[0], float) - np.asarray(small[1], float)).mean()
-        assert difference < 3, f"the thumbnail at {segment['best_frame_s']} s is another picture ({difference:.1f})"
+        assert difference < 6, f"the thumbnail at {segment['best_frame_s']} s is another picture ({difference:.1f})"
 
 
 @pytest.mark.parametrize("table", TABLES)
