@@ -49,8 +49,8 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase((2, 3), 48, 200),
         Phase((6,), 32, 180),
-        Phase((12, 16), 16, 200),
-        Phase((8, 16, 24, 32, 32), 16, 220),
+        Phase((12, 16), 16, 160),
+        Phase((16, 24, 32), 16, 140),
     )
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
