@@ -68,9 +68,7 @@ def main() -> None:
     late = torch.stack([recency(one) for one in scores]).mean(0)
     peak = position_peak(scores.mean(0))
     for layer, (share, times) in enumerate(zip(late.tolist(), peak.tolist(), strict=True)):
-        print(
-            f"layer {layer}: {share:6.1%} of the top tenth in the last eighth of frames, peak position {times:.2f}x the mean"
-        )
+        print(f"layer {layer}: {share:6.1%} of the top tenth in the last eighth, peak {times:.2f}x the mean")
     print("\n".join(f"wrote {path}" for path in written))
     meters = {"recency": [round(v, 4) for v in late.tolist()], "position_peak": [round(v, 3) for v in peak.tolist()]}
     print(json.dumps({"model": args.model, "clips": len(scores), **meters}))

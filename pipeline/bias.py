@@ -1,4 +1,4 @@
-"""Where a Video LLM's text looks, layer by layer, over frames and over positions: the biases AdaTP answers (paper Sec. 3.2).
+"""Where a Video LLM's text looks, layer by layer, over frames and over positions (paper Sec. 3.2).
 
 Legend: N layers, n frames, c visual tokens per frame.
 """
@@ -44,7 +44,7 @@ def recency(scores: Tensor) -> Tensor:
 
     No bias would read 12.5%. `scores` (N - 1, n, c); at least one token and one frame are taken.
     """
-    n_layers, n, c = scores.shape
+    _, n, c = scores.shape
     n_top, first_late = max(1, round(TOP_SHARE * n * c)), n - max(1, round(LAST_SHARE * n))
     top = scores.flatten(1).topk(n_top).indices  # (N - 1, n_top)
     return (top // c >= first_late).float().mean(1)

@@ -1,6 +1,6 @@
 """Statistics against published values and slow transcriptions."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_mcnemar_is_the_binomial_tail_counted_out(b: int, c: int) -> None:
     n = b + c
     row = [1]
     for _ in range(n):  # Pascal's triangle
-        row = [1, *(x + y for x, y in zip(row, row[1:], strict=False)), 1]
+        row = [1, *(x + y for x, y in pairwise(row)), 1]
     expected = min(1.0, 2 * sum(row[: min(b, c) + 1]) / 2**n)
     assert mcnemar(*pair(b, c, 40)) == pytest.approx(expected)
 
