@@ -1,12 +1,12 @@
-"""Train the builtin models from nothing but rendered clips: `python -m benchmarks.train_builtin --work FOLDER`.
+"""Train the builtin models on rendered clips: `python -m benchmarks.train_builtin --work FOLDER`.
 
-Stage 1, single frames: the dual encoder, by a sigmoid loss over texts whose truth is known for every frame of the batch,
-plus a throw-away linear head that names kind, colour and size in every cell of the pooled grid.
-Stage 2, clips: the tower frozen; projector and decoder on eight questions a clip that share one visual prefix, plus a
-caption that lists every thing in order; more frames phase by phase. A throw-away loss asks every projected cell to lie
-near the embeddings of the words that name it.
+Stage 1, single frames: the dual encoder, by a sigmoid loss over texts whose truth is known for every frame of the
+batch, plus a throw-away linear head that names kind, colour and size in every cell of the pooled grid.
+Stage 2, clips: the tower frozen; projector and decoder on eight questions a clip that share one visual prefix, and a
+caption that lists every thing in order; more frames phase by phase. A throw-away loss asks every projected cell to
+lie near the embeddings of the words that name it.
 
-Resumable: both stages checkpoint into FOLDER and go on from there. `--export` writes what there is into pipeline/builtin.
+Resumable: both stages checkpoint into FOLDER and go on from there. `--export` writes what there is to pipeline/builtin.
 Renders in memory; training needs torch, transformers, safetensors, pillow and numpy.
 """
 
@@ -48,14 +48,13 @@ class Recipe:
     stage1_rate: float = 1e-3
     phases: tuple[Phase, ...] = (
         Phase((2, 3), 48, 200),
-        Phase((6,), 32, 180),
-        Phase((12, 16), 16, 200),
-        Phase((8, 16, 24, 32, 32), 16, 220),
+        Phase((6, 8, 10), 32, 300),
+        Phase((16, 24, 32), 16, 140),
     )
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
     warmup: int = 40
-    decay_from: float = 0.7  # share of a stage after which the rate falls linearly to 2%
+    decay_from: float = 0.8  # share of a stage after which the rate falls linearly to 2%
     weight_decay: float = 0.05
     naming_weight: float = 0.3
 
@@ -216,7 +215,10 @@ class _Naming(nn.Module):
 
 
 def block_mask(segment: torch.Tensor, prefix: int) -> torch.Tensor:
-    """(B, 1, N, N) bfloat16, 0 where a token may look and hugely negative elsewhere: a question sees the prefix and its own past; the prefix sees its own past."""
+    """(B, 1, N, N) bfloat16, 0 where a token may look and hugely negative elsewhere.
+
+    A question sees the prefix and its own past; the prefix sees its own past.
+    """
     whole = F.pad(segment, (prefix, 0), value=0)
     n = whole.shape[1]
     causal = torch.ones(n, n, dtype=torch.bool).tril()

@@ -178,8 +178,8 @@ class ClipBatch:
     """B clips of T frames with their questions packed behind one prefix.
 
     States are the different pictures of all clips; `frame_state[b, t]` is the state frame t of clip b shows.
-    A row of tokens is [prefix ids | T * 16 visual | newline | questions]; `segment` tells which question a token belongs
-    to (0: the shared prefix), `position` is what it would be were its question alone.
+    A row of tokens is [prefix ids | T * 16 visual | newline | questions]; `segment` tells which question a token
+    belongs to (0: the shared prefix), `position` is what it would be were its question alone.
     """
 
     pixels: torch.Tensor  # (S, 3, 64, 64)
