@@ -1,8 +1,8 @@
 """Videos to frames, whatever the videos do. Owns the decode child; lets no video harm its neighbours.
 
 Decoding happens in one persistent child process (decode_child.py) with a memory cap. A child that makes no progress for
-`Bounds.deadline_s`, or dies, is replaced, and its video tried once more with PyAV alone; then the video is an error and the
-next one is served as if nothing had been.
+`Bounds.deadline_s`, or dies, is replaced, and its video tried once more with the next decoder; then the video is an
+error, and the next one is served as if nothing had been.
 """
 
 import os
@@ -30,7 +30,7 @@ Answer = tuple[dict[str, Any], bytearray]
 
 
 class Decoder:
-    """Probes and decodes local video files through a killable child, started at the first call and closed with the block.
+    """Probes and decodes local video files through a killable child, started at the first call, ended with the block.
 
     The child dies with the thread that first calls, so call from a thread that lives as long as the Decoder.
     """
@@ -39,6 +39,7 @@ class Decoder:
         self._bounds, self._command = bounds, command
         self._child: subprocess.Popen[bytes] | None = None
         self._served = 0
+        self._running: str | None = None  # the decoder the child last said it uses
 
     def __enter__(self) -> "Decoder":
         return self
@@ -95,14 +96,15 @@ class Decoder:
         )
 
     def _ask(self, request: dict[str, Any]) -> list[Answer]:
-        """The child's answers to one request; a child that dies or hangs on it is replaced once."""
+        """The child's answers; one that dies or hangs is replaced and the video tried once more, otherwise decoded."""
         request |= {"bounds": asdict(self._bounds)}
+        self._running = None
         try:
-            return self._ask_once(request | {"may_decord": True})
+            return self._ask_once(request | {"avoid": None})
         except (PipeClosed, PipeSilent, PipeGarbled):
             self.close()
         try:
-            return self._ask_once(request | {"may_decord": False})
+            return self._ask_once(request | {"avoid": self._running})
         except PipeSilent as error:
             self.close()
             raise DecodeTimeout(f"no frame finished within {self._bounds.deadline_s:g} s, twice") from error
@@ -119,6 +121,7 @@ class Decoder:
             if kind == "error" and head.get("class") in VIDEO_ERRORS:
                 raise VIDEO_ERRORS[head["class"]](head["message"])
             if kind == "beat":
+                self._running = head.get("decoder", self._running)
                 continue
             if kind not in ("clip", "probe", "done"):
                 raise PipeGarbled(f"an answer of kind {kind!r}")
