@@ -8,6 +8,8 @@ error, and the next one is served as if nothing had been.
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +41,7 @@ class Decoder:
         self._bounds, self._command = bounds, command
         self._child: subprocess.Popen[bytes] | None = None
         self._served = 0
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the Decoder, outlives children
         self._running: str | None = None  # the decoder the child last said it uses
 
     def __enter__(self) -> "Decoder":
@@ -146,6 +149,7 @@ class Decoder:
             self._served = 0
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._stderr.truncate(0)
         env = dict(os.environ)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (_ROOT, env.get("PYTHONPATH"))))
         # One thread and one malloc arena: address space is capped, and the work is one core's.
@@ -154,7 +158,7 @@ class Decoder:
             [*self._command, str(os.getpid()), str(self._bounds.memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._stderr,
             bufsize=0,
             env=env,
             cwd="/",
@@ -164,15 +168,23 @@ class Decoder:
             receive(child.stdout.fileno(), START_S)
         except (PipeClosed, PipeSilent, PipeGarbled) as error:
             child.kill()
-            raise RuntimeError(f"the decode child does not start: {' '.join(self._command)}") from error
+            raise RuntimeError(f"the decode child does not start: {self._last_words()}") from error
         return child
 
     def _ending(self) -> str:
         """How the child ended, in words; and it is cleared away."""
-        child = self._child
-        code = child.wait() if child is not None and child.poll() is not None else None
+        code = None
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                code = self._child.wait(1.0)
         self.close()
-        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        return f"signal {-code}" if code is not None and code < 0 else self._last_words()
+
+    def _last_words(self) -> str:
+        """The last line the child printed: of a Python error, the error."""
+        size = os.fstat(self._stderr.fileno()).st_size
+        tail = os.pread(self._stderr.fileno(), 1000, max(0, size - 1000)).decode("utf-8", "replace")
+        return (tail.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _clip_frames(plan: ClipPlan, head: dict[str, Any], body: bytearray) -> ClipFrames:

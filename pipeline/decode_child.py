@@ -275,7 +275,7 @@ class Bitstream:
                 at += size
         else:
             raw = bytes(data)
-            for match in re.finditer(rb"\0\0\1(.)(.)", raw, re.DOTALL):
+            for match in re.finditer(b"\0\0\x01(.)(.)", raw, re.DOTALL):
                 yield match[1][0], match[2][0]
 
 
