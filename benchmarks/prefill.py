@@ -179,6 +179,7 @@ def main() -> None:
     if args.peak_of:
         print(peak_bytes(args.peak_of, args.shape, args.device))
         return
+    machine = describe()  # before the run: the commit that is measured
     peaks = measure_memory(args.shape, args.device)
     print("peak above the loaded model: " + "  ".join(f"{k} {v / 2**20:.0f} MiB" for k, v in peaks.items()), flush=True)
     model = random_llm(*SHAPES[args.shape], device=args.device)
@@ -204,7 +205,7 @@ def main() -> None:
         "unpruned_peak_memory_over_transformers": round(peaks["unpruned"] / peaks["transformers"], 4),
         "seconds": {name: [round(t, 3) for t in times] for name, times in seconds.items()},
         "visual_tokens_per_layer": {name: list(c) for name, c in counts.items() if c},
-        **describe(),
+        **machine,
     }
     if args.save:
         RESULTS.mkdir(exist_ok=True)
