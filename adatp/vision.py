@@ -95,6 +95,12 @@ class Visual:
             frames = list(frames)
         return Visual(self.tokens[frames], self.received[frames], self.keys[frames])
 
+    @classmethod
+    def cat(cls, parts: "Sequence[Visual]") -> "Visual":
+        """The frames of several clips as one, in order."""
+        columns = zip(*((part.tokens, part.received, part.keys) for part in parts), strict=True)
+        return cls(*(torch.cat(column) for column in columns))
+
 
 def encode_frames(
     tower: nn.Module, projector: nn.Module, image_newline: Tensor, layout: FrameLayout, n_layers: int, pixels: Tensor

@@ -90,7 +90,7 @@ def segments_schema(dim: int) -> pa.Schema:
             _field("video_id", _STR, "video it lies in", False),
             _field("video_version", _STR, "version of the video it was made from", False),
             _field("segment_index", _I32, "0-based place in the clip", False),
-            _field("start_s", _F64, "time of its first frame, inclusive", False),
+            _field("start_s", _F64, "time of its first frame, or start of the clip; inclusive", False),
             _field("end_s", _F64, "start of the next segment or end of the clip, exclusive", False),
             _field("n_frames", _I32, "sampled frames", False),
             _field(

@@ -1,0 +1,409 @@
+"""Train the builtin models from nothing but rendered clips: `python -m benchmarks.train_builtin --work FOLDER`.
+
+Stage 1, single frames: the dual encoder, by a sigmoid loss over texts whose truth is known for every frame of the batch,
+plus a throw-away linear head that names kind, colour and size in every cell of the pooled grid.
+Stage 2, clips: the tower frozen; projector and decoder on eight questions a clip that share one visual prefix, plus a
+caption that lists every thing in order; more frames phase by phase. A throw-away loss asks every projected cell to lie
+near the embeddings of the words that name it.
+
+Resumable: both stages checkpoint into FOLDER and go on from there. `--export` writes what there is into pipeline/builtin.
+Renders in memory; training needs torch, transformers, safetensors, pillow and numpy.
+"""
+
+import argparse
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, LlavaOnevisionForConditionalGeneration, SiglipModel
+
+from benchmarks import training_data as data
+from benchmarks.builtin_architecture import new_encoder, new_model, save_encoder, save_model, tokenizer, words
+from pipeline.calibration import calibrate
+from pipeline.encoder import Encoder
+from pipeline.planted.items import benchmark_items
+from pipeline.planted.vocabulary import COLOURS, GRID, KINDS, SIZES, TEXTURES, TONES
+
+BUILTIN = Path(__file__).parents[1] / "pipeline" / "builtin"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of stage 2: `steps` batches of `batch` clips with a number of frames out of `frames`."""
+
+    frames: tuple[int, ...]
+    batch: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    stage1_steps: int = 750
+    stage1_batch: int = 128
+    stage1_rate: float = 1e-3
+    phases: tuple[Phase, ...] = (
+        Phase((2, 3), 48, 200),
+        Phase((6,), 32, 180),
+        Phase((12, 16), 16, 200),
+        Phase((8, 16, 24, 32, 32), 16, 220),
+    )
+    stage2_rate: float = 1e-3
+    muon_rate: float = 2e-3
+    warmup: int = 40
+    decay_from: float = 0.7  # share of a stage after which the rate falls linearly to 2%
+    weight_decay: float = 0.05
+    naming_weight: float = 0.3
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Data-parallel training: `count` processes of one thread each, every one with its share of each batch."""
+
+    rank: int
+    count: int
+
+    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        if self.count == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        torch.distributed.all_reduce(flat)
+        for grad, mean in zip(grads, (flat / self.count).split([g.numel() for g in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+
+def _adamw(parameters: list[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.AdamW:
+    wide = [p for p in parameters if p.ndim >= 2]
+    narrow = [p for p in parameters if p.ndim < 2]
+    groups = [{"params": wide, "weight_decay": weight_decay}, {"params": narrow, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))
+
+
+def _rate_at(step: int, total: int, recipe: Recipe) -> float:
+    """Warm-up, constant, then linear to 2%: a share of the full rate."""
+    decay = int(recipe.decay_from * total)
+    return min(1.0, (step + 1) / recipe.warmup) * (1.0 if step < decay else max(0.02, (total - step) / (total - decay)))
+
+
+def _save(path: Path, **state: object) -> None:
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").rename(path)
+
+
+def _log(folder: Path, **row: object) -> None:
+    line = json.dumps(row)
+    print(line, flush=True)
+    with (folder / "curve.jsonl").open("a") as curve:
+        curve.write(line + "\n")
+
+
+# Stage 1 --------------------------------------------------------------------------------------------------------------
+
+DENSE_SIZES = (len(KINDS) + 1, len(COLOURS) + 1, len(SIZES) + 1, len(TONES), len(TEXTURES))
+
+
+def pooled_cells(patches: torch.Tensor) -> torch.Tensor:
+    """(B, 64, d) patch features to (B, 16, d) cells, each the mean of its 2 x 2 patches (the model's own pooling)."""
+    b, n, d = patches.shape
+    side = int(n**0.5)
+    grid = patches.view(b, side, side, d).permute(0, 3, 1, 2)
+    return F.interpolate(grid, size=(GRID, GRID), mode="bilinear").permute(0, 2, 3, 1).reshape(b, GRID * GRID, d)
+
+
+def dense_loss(logits: torch.Tensor, batch: data.FrameBatch) -> tuple[torch.Tensor, dict[str, float]]:
+    """Naming every cell: empty and covered cells weigh the same. `logits` (B, 16, sum of DENSE_SIZES)."""
+    kind, colour, size, tone, texture = logits.float().split(DENSE_SIZES, dim=-1)
+    covered = batch.cells[..., 0] > 0
+    loss = torch.zeros(())
+    scores = {}
+    for name, guess, truth in zip(
+        ("kind", "colour", "size"), (kind, colour, size), batch.cells.unbind(-1), strict=True
+    ):
+        for where in (covered, ~covered):
+            loss = loss + F.cross_entropy(guess[where], truth[where])
+        scores[name] = (guess.argmax(-1) == truth)[covered].float().mean().item()
+    for name, guess, truth in (("tone", tone, batch.rooms[:, 0]), ("texture", texture, batch.rooms[:, 1])):
+        whole = guess.mean(1)
+        loss = loss + 0.5 * F.cross_entropy(whole, truth)
+        scores[name] = (whole.argmax(-1) == truth).float().mean().item()
+    return loss, scores
+
+
+def stage1(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
+    torch.manual_seed(1)
+    encoder, head = new_encoder(), nn.Linear(128, sum(DENSE_SIZES))
+    encoder.set_attn_implementation("eager")  # on a CPU twice as fast as sdpa at 64 patches
+    parameters = [*encoder.parameters(), *head.parameters()]
+    optimiser = _adamw(parameters, recipe.stage1_rate, recipe.weight_decay)
+    words_of = tokenizer(chat=False)
+    path, first = folder / "stage1.pt", 0
+    if path.exists():
+        state = torch.load(path)
+        encoder.load_state_dict(state["encoder"])
+        head.load_state_dict(state["head"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    began = time.perf_counter()
+    for step in range(first, recipe.stage1_steps):
+        seed = data.stage_seed("frames", step * ranks.count + ranks.rank)
+        batch = data.frame_batch(seed, recipe.stage1_batch // ranks.count, words_of)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.stage1_rate * _rate_at(step, recipe.stage1_steps, recipe)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = encoder.vision_model(batch.pixels, output_hidden_states=True)
+            logits = head(pooled_cells(seen.hidden_states[-1]))
+            text = encoder.text_model(batch.token_ids).pooler_output
+        image, text = F.normalize(seen.pooler_output.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        match = text @ image.T * encoder.logit_scale.exp() + encoder.logit_bias  # (M, B)
+        contrast = -F.logsigmoid(torch.where(batch.fits, match, -match)).sum() / len(text)
+        naming, scores = dense_loss(logits, batch)
+        (contrast + naming).backward()
+        ranks.average_gradients(parameters)
+        nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if ranks.rank == 0 and (step % 25 == 24 or step == recipe.stage1_steps - 1):
+            top1 = batch.fits.gather(1, match.argmax(1, keepdim=True)).float().mean().item()
+            scores = {name: round(value, 3) for name, value in scores.items()}
+            seconds = round(time.perf_counter() - began, 1)
+            _log(folder, stage=1, step=step + 1, contrast=round(contrast.item(), 4), top1=round(top1, 3),
+                 naming=round(naming.item(), 4), seconds=seconds, **scores)  # fmt: skip
+        if ranks.rank == 0 and (step % 100 == 99 or step == recipe.stage1_steps - 1):
+            _save(
+                path,
+                encoder=encoder.state_dict(),
+                head=head.state_dict(),
+                optimiser=optimiser.state_dict(),
+                step=step + 1,
+            )
+
+
+# Stage 2 --------------------------------------------------------------------------------------------------------------
+
+
+def _phase_at(step: int, phases: tuple[Phase, ...]) -> Phase:
+    for phase in phases:
+        if step < phase.steps:
+            return phase
+        step -= phase.steps
+    raise ValueError("beyond the last phase")
+
+
+class _Naming(nn.Module):
+    """How near each projected cell lies to the words for its kind and colour, "nothing" for an empty one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        index = {word: i for i, word in enumerate(words())}
+        self.kinds = torch.tensor([index[w] for w in ("nothing", *KINDS)])
+        self.colours = torch.tensor([index[w] for w in ("nothing", *COLOURS)])
+
+    def forward(self, cells: torch.Tensor, truth: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """`cells` (S, 16, d), `truth` (S, 16, 3), `embedding` (vocabulary, d)."""
+        unit = F.rms_norm(cells.float(), (cells.shape[-1],))
+        covered = truth[..., 0] > 0
+        loss = torch.zeros(())
+        for axis, names in enumerate((self.kinds, self.colours)):
+            logits = unit @ embedding[names].float().T
+            for where in (covered, ~covered):
+                loss = loss + 0.5 * F.cross_entropy(logits[where], truth[..., axis][where])
+        return loss
+
+
+def block_mask(segment: torch.Tensor, prefix: int) -> torch.Tensor:
+    """(B, 1, N, N) bfloat16, 0 where a token may look and hugely negative elsewhere: a question sees the prefix and its own past; the prefix sees its own past."""
+    whole = F.pad(segment, (prefix, 0), value=0)
+    n = whole.shape[1]
+    causal = torch.ones(n, n, dtype=torch.bool).tril()
+    mine = (whole[:, None, :] == 0) | (whole[:, None, :] == whole[:, :, None])
+    return torch.zeros(mine.shape, dtype=torch.bfloat16).masked_fill_(~(mine & causal), -1e9)[:, None]
+
+
+class _PerClipAttention(torch.autograd.Function):
+    """softmax(q k^T + mask) v, one clip after the other so that each stays in the cache: on a CPU 2.4 times sdpa."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, mask, scale):  # type: ignore[no-untyped-def]
+        """query, key, value (B, H, N, D), mask (B, 1, N, N) -> (B, H, N, D)."""
+        out = torch.empty_like(query)
+        b, h, n, _ = query.shape
+        weights = query.new_empty(b, h, n, n)
+        for i in range(b):
+            scores = torch.baddbmm(mask[i].expand(h, n, n), query[i], key[i].transpose(1, 2), alpha=scale)
+            weights[i] = scores.softmax(-1)
+            torch.bmm(weights[i], value[i], out=out[i])
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        query, key, value, weights = ctx.saved_tensors
+        grad = grad.contiguous()
+        to_query, to_key, to_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        for i in range(len(query)):
+            torch.bmm(weights[i].transpose(1, 2), grad[i], out=to_value[i])
+            of_weights = torch.bmm(grad[i], value[i].transpose(1, 2))
+            of_scores = weights[i] * (of_weights - (of_weights * weights[i]).sum(-1, keepdim=True)) * ctx.scale
+            torch.bmm(of_scores, key[i], out=to_query[i])
+            torch.bmm(of_scores.transpose(1, 2), query[i], out=to_key[i])
+        return to_query, to_key, to_value, None, None
+
+
+def _per_clip_attention(module, query, key, value, attention_mask, scaling, **_):  # type: ignore[no-untyped-def]
+    """In the form transformers' AttentionInterface asks for; key and value heads are shared by groups of queries."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    parts = (x.to(torch.bfloat16).contiguous() for x in (query, key, value))
+    return _PerClipAttention.apply(*parts, attention_mask, scaling).transpose(1, 2), None
+
+
+def clip_loss(
+    model: LlavaOnevisionForConditionalGeneration, naming: _Naming, batch: data.ClipBatch, naming_weight: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(loss, whether each target was hit, kind of each target or -1 where it only ends a turn)."""
+    inner = model.model
+    embed = inner.language_model.embed_tokens
+    with torch.no_grad():
+        patches = inner.vision_tower(batch.pixels, output_hidden_states=True).hidden_states[-1]
+    states = inner.apply_pooling(inner.multi_modal_projector(patches))  # (S, 16, d)
+    visual = states[batch.frame_state].flatten(1, 2)  # (B, T * 16, d)
+    b = visual.shape[0]
+    opening = embed(torch.tensor([words().index("<|im_start|>"), words().index("user")])).expand(b, -1, -1)
+    newline = inner.image_newline.expand(b, 1, -1)
+    embeds = torch.cat([opening, visual, newline, embed(batch.token_ids)], 1)
+    prefix = embeds.shape[1] - batch.token_ids.shape[1]
+    positions = torch.cat([torch.arange(prefix).expand(b, -1), batch.position + prefix], 1)
+    hidden = inner.language_model(
+        inputs_embeds=embeds, attention_mask=block_mask(batch.segment, prefix), position_ids=positions, use_cache=False
+    ).last_hidden_state[:, prefix:]
+    where = batch.target >= 0
+    logits = model.lm_head(hidden[where]).float()
+    target, kind = batch.target[where], batch.kind[where]
+    # A caption has many tokens and a question one or two: a caption token counts a fifth.
+    weight = torch.where(kind == data.KINDS_OF_TARGET.index("caption"), 0.2, 1.0)
+    loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
+    loss = loss + naming_weight * naming(states, batch.cells, embed.weight)
+    ends = target == words().index("<|im_end|>")
+    return loss, (logits.argmax(-1) == target).detach(), torch.where(ends, -1, kind)
+
+
+def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
+    torch.manual_seed(2)
+    model, naming = new_model(), _Naming()
+    AttentionInterface.register("per_clip", _per_clip_attention)
+    model.model.language_model.set_attn_implementation("per_clip")
+    model.model.vision_tower.set_attn_implementation("eager")
+    tower = {k.removeprefix("vision_model."): v for k, v in torch.load(folder / "stage1.pt")["encoder"].items()}
+    own = model.model.vision_tower.state_dict()
+    prefix = "vision_model." if next(iter(own)).startswith("vision_model.") else ""
+    model.model.vision_tower.load_state_dict({k: tower[k.removeprefix(prefix)] for k in own})
+    model.model.vision_tower.requires_grad_(False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # Muon for the matrices inside the decoder and the projector, AdamW for embeddings, norms and biases.
+    inside = [p for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and "embed" not in name]
+    chosen = {id(p) for p in inside}
+    optimisers = (
+        torch.optim.Muon(inside, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        _adamw([p for p in parameters if id(p) not in chosen], recipe.stage2_rate, recipe.weight_decay),
+    )
+    full_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
+    path, first = folder / "stage2.pt", 0
+    if path.exists():
+        state = torch.load(path)
+        model.load_state_dict(state["model"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
+        first = state["step"]
+    total = sum(phase.steps for phase in recipe.phases)
+    began = time.perf_counter()
+    hits = {kind: [0, 0] for kind in data.KINDS_OF_TARGET}
+    words_of = tokenizer(chat=True)
+    for step in range(first, total):
+        phase = _phase_at(step, recipe.phases)
+        n_frames = phase.frames[step % len(phase.frames)]
+        seed = data.stage_seed("clips", step * ranks.count + ranks.rank)
+        batch = data.clip_batch(seed, phase.batch // ranks.count, n_frames, words_of)
+        for optimiser, full in zip(optimisers, full_rates, strict=True):
+            for group, rate in zip(optimiser.param_groups, full, strict=True):
+                group["lr"] = rate * _rate_at(step, total, recipe)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, hit, kind = clip_loss(model, naming, batch, recipe.naming_weight)
+        loss.backward()
+        ranks.average_gradients(parameters)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        for i, name in enumerate(data.KINDS_OF_TARGET):
+            hits[name][0] += int(hit[kind == i].sum())
+            hits[name][1] += int((kind == i).sum())
+        if ranks.rank == 0 and (step % 50 == 49 or step == total - 1):
+            scores = {name: round(good / asked, 2) for name, (good, asked) in hits.items() if asked}
+            hits = {name: [0, 0] for name in data.KINDS_OF_TARGET}
+            seconds = round(time.perf_counter() - began, 1)
+            frames = batch.frame_state.shape[1]
+            _log(folder, stage=2, step=step + 1, frames=frames, loss=round(loss.item(), 3), seconds=seconds, **scores)
+        if ranks.rank == 0 and (step % 100 == 99 or step == total - 1):
+            _save(path, model=model.state_dict(), optimisers=[o.state_dict() for o in optimisers], step=step + 1)
+
+
+def thresholds_on_dev(folder: Path, n_items: int = 120) -> dict[str, float]:
+    """tau_s and tau_t of the encoder in `folder`, without labels, on the dev split's clips and questions."""
+    encoder = Encoder(folder)
+    items = benchmark_items("dev", n_items)
+    videos = [encoder.images(data.normalised(item.frames())).numpy() for item in items]
+    found = calibrate(videos, encoder.texts([item.question.text for item in items]).numpy())
+    return {"tau_s": round(found.tau_s, 4), "tau_t": round(found.tau_t, 4)}
+
+
+def export(folder: Path, destination: Path) -> None:
+    """Write what training has reached in the layout the loaders read."""
+    encoder: SiglipModel = new_encoder()
+    encoder.load_state_dict(torch.load(folder / "stage1.pt")["encoder"])
+    save_encoder(encoder, destination / "encoder", {})
+    save_encoder(encoder, destination / "encoder", thresholds_on_dev(destination / "encoder"))
+    if (folder / "stage2.pt").exists():
+        model = new_model()
+        model.load_state_dict(torch.load(folder / "stage2.pt")["model"])
+        save_model(model, destination / "model")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and curve.jsonl; resumed from")
+    parser.add_argument("--stage", choices=("1", "2", "all"), default="all")
+    parser.add_argument("--ranks", type=int, default=2, help="processes of one thread each that share every batch")
+    parser.add_argument(
+        "--export", action="store_true", help="train nothing, write pipeline/builtin from the checkpoints"
+    )
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.export:
+        export(args.work, BUILTIN)
+        return
+    torch.multiprocessing.spawn(_train, (args.work, args.stage, args.ranks), nprocs=args.ranks)
+
+
+def _train(rank: int, folder: Path, stage: str, count: int) -> None:
+    torch.set_num_threads(1)
+    if count > 1:
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        store = torch.distributed.FileStore(str(folder / f"ranks-{os.getppid()}"), count)
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
+    recipe, ranks = Recipe(), Ranks(rank, count)
+    if stage in ("1", "all"):
+        stage1(folder, recipe, ranks)
+    if count > 1:
+        torch.distributed.barrier()  # stage 2 reads what rank 0 of stage 1 wrote
+    if stage in ("2", "all"):
+        stage2(folder, recipe, ranks)
+
+
+if __name__ == "__main__":
+    main()

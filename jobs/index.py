@@ -1,0 +1,257 @@
+"""Index an archive: new and changed videos, resuming what a crash left.
+
+    python -m jobs.index ROOT... --output INDEX
+    python -m jobs.index /archive --output /index --question "Is there a dog?" --model builtin
+    ray job submit --working-dir . -- python -m jobs.index s3://bucket/videos --output s3://bucket/index
+
+Exit codes: 0 the books balance, also with failed videos standing as rows; 2 bad usage; 3 more videos failed than
+--max-failed; 4 the books do not balance; 5 a live run holds the index; 130 or 143 stopped; 1 a crash.
+"""
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from jobs import cli
+from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, PRUNE_METHODS, IndexConfig
+from pipeline.errors import UsageError
+from pipeline.pools import ClusterOptions
+from pipeline.prepare import prepare
+from pipeline.run import dry_run, run_index
+from pipeline.storage import is_s3
+from pipeline.types import Bounds
+
+BUILTIN_WARNING = (
+    "builtin is a small model that ships for demos and tests: it knows rendered shapes and nothing else; "
+    "of real footage its words mean nothing"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(lambda: _index(_parser().parse_args(argv)))
+
+
+def _index(args: argparse.Namespace) -> int:
+    config, cluster = _config(args), _cluster(args)
+    _check_places(config)
+    prepared = prepare(config, args.thresholds)
+    if "builtin" in (config.model, config.encoder_name):
+        _say(f"note: {BUILTIN_WARNING}")
+    if args.dry_run:
+        print(dry_run(prepared))
+        return 0
+    _stop_on_signals()
+    report = run_index(prepared, cluster, "index", _say)
+    print(report)
+    if "builtin" in (config.model, config.encoder_name):
+        print(f"note: {BUILTIN_WARNING}")
+    return report.exit_code
+
+
+def _config(args: argparse.Namespace) -> IndexConfig:
+    return IndexConfig(
+        roots=tuple(args.roots),
+        output=args.output,
+        model=args.model,
+        encoder=args.encoder,
+        prune=args.prune,
+        p=args.p,
+        sampling=args.sampling,
+        caption_prompt=None if args.caption == "none" else args.caption_prompt,
+        questions=tuple(args.question),
+        max_new_tokens=args.max_new_tokens,
+        include=tuple(args.include),
+        exclude=tuple(args.exclude),
+        limit=args.limit,
+        budget_s=args.budget,
+        redo=args.redo,
+        max_failed=0 if args.strict else args.max_failed,
+        keep_frames=not args.no_frames,
+        device=args.device,
+        bounds=Bounds(args.max_megapixels, args.max_hours, args.max_samples, args.decode_deadline),
+    )
+
+
+def _cluster(args: argparse.Namespace) -> ClusterOptions:
+    return ClusterOptions(args.address, args.num_cpus, args.num_gpus, args.shared_filesystem)
+
+
+def _check_places(config: IndexConfig) -> None:
+    """Inside a Ray job the working directory is a copy somewhere on the cluster: relative paths mean nothing there."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+    for place in (*config.roots, config.output):
+        if not (is_s3(place) or place.startswith("file://") or Path(place).is_absolute()):
+            raise UsageError(f"{place} is a relative path; inside a Ray job expected an absolute path or s3://")
+
+
+def _stop_on_signals() -> None:
+    """Staged work is safe wherever the run is stopped, so stopping is immediate: Ray's processes end with this one."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        print("stopped; what was staged is kept: run the same command again to go on", file=sys.stderr, flush=True)
+        os._exit(128 + signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _duration_s(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number and a unit, such as 90m or 6h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.index",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "roots",
+        nargs="+",
+        metavar="ROOT",
+        help="folder, file, glob, manifest (.txt .csv .parquet) or s3://bucket/prefix",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="INDEX", help="where the index is or will be: a folder or s3://"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and why; open no video, write nothing"
+    )
+    _add_what(parser)
+    _add_how(parser)
+    _add_limits(parser)
+    _add_where(parser)
+    return parser
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is asked")
+    group.add_argument(
+        "--question", action="append", default=[], metavar="TEXT", help="ask this of every video; may be repeated"
+    )
+    group.add_argument(
+        "--caption-prompt",
+        default=DEFAULT_CAPTION_PROMPT,
+        metavar="TEXT",
+        help=f"what captions answer (default: {DEFAULT_CAPTION_PROMPT!r}); another prompt adds captions",
+    )
+    group.add_argument("--caption", choices=["none"], help="none: make no captions")
+    group.add_argument(
+        "--include", action="append", default=[], metavar="PATTERN", help="only paths below a root that match this glob"
+    )
+    group.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="no paths that match this glob"
+    )
+    group.add_argument(
+        "--redo",
+        choices=["sample", "embed", "caption", "answer"],
+        help="make this stage and what follows again where this command's recipe differs from the index's own; without "
+        "it such a command is refused, because a mistyped flag must not redo an archive",
+    )
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how")
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help=f"hub id, local folder, or builtin (default: {DEFAULT_MODEL}); {BUILTIN_WARNING}",
+    )
+    group.add_argument(
+        "--encoder",
+        help=f"SigLIP, SigLIP2 or CLIP (default: the model's own: builtin for builtin, else {DEFAULT_ENCODER})",
+    )
+    group.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="the encoder's thresholds, made by jobs.calibrate"
+    )
+    group.add_argument(
+        "--prune", choices=PRUNE_METHODS, default="adatp", help="how visual tokens are pruned (default: adatp)"
+    )
+    group.add_argument(
+        "--p", type=float, default=1.0, help="the paper's p, 1 keeps 40%% to 12%% of the tokens (default: 1)"
+    )
+    group.add_argument(
+        "--sampling",
+        default="every=1s",
+        help="every=SECONDSs: the frame on screen at each step; uniform=N: N frames a video (default: every=1s)",
+    )
+    group.add_argument(
+        "--max-new-tokens", type=int, default=128, help="longest caption or answer, in tokens (default: 128)"
+    )
+    group.add_argument("--no-frames", action="store_true", help="leave the frames table out: nine tenths of the rows")
+    group.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="where the models run (default: auto, a GPU where there is one); cuda is refused where there is none",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--limit", type=int, metavar="N", help="take up at most N videos, newest first; the rest stays pending"
+    )
+    group.add_argument(
+        "--budget",
+        type=_duration_s,
+        metavar="TIME",
+        help="begin no new wave after this long, such as 6h; the rest stays pending",
+    )
+    group.add_argument(
+        "--max-failed",
+        type=int,
+        metavar="N",
+        help="exit 3 when more videos newly fail (default: half of them, at least 20)",
+    )
+    group.add_argument("--strict", action="store_true", help="the same as --max-failed 0")
+    defaults = Bounds()
+    group.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=defaults.max_megapixels,
+        help="larger pictures are TooLarge (default: 64)",
+    )
+    group.add_argument(
+        "--max-hours", type=float, default=defaults.max_hours, help="longer videos are TooLarge (default: 12)"
+    )
+    group.add_argument(
+        "--max-samples", type=int, default=defaults.max_samples, help="more samples are TooLarge (default: 100000)"
+    )
+    group.add_argument(
+        "--decode-deadline",
+        type=float,
+        default=defaults.deadline_s,
+        metavar="SECONDS",
+        help="a decoder without a finished frame for this long is killed (default: 60)",
+    )
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it runs")
+    group.add_argument(
+        "--address", help="Ray cluster to join (default: RAY_ADDRESS, else a Ray of its own on this machine)"
+    )
+    group.add_argument("--num-cpus", type=int, metavar="N", help="cores of a Ray of its own (default: all)")
+    group.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of a Ray of its own (default: all)")
+    group.add_argument(
+        "--shared-filesystem", action="store_true", help="every node of the cluster sees local paths as this one does"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

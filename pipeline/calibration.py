@@ -1,0 +1,61 @@
+"""Thresholds of a dual encoder from nothing but its own embeddings: no labels, any encoder.
+
+tau_s parts frames that follow each other inside a shot from those across a cut. Adjacent cosines pile up near 1 with a
+long tail below; the threshold lies in the gap between the two, found by Otsu's rule on the angles (which spread what
+cosines squeeze against 1). tau_t parts texts that fit a frame from those that do not: of texts paired with frames at
+random most do not fit, and the few that do only lengthen the upper tail. So the lower half, mirrored at the median, is the
+distribution of misfits, and tau_t is its 95% quantile.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]  # (n, D), rows of unit length
+
+MISFIT_QUANTILE = 0.95
+
+
+@dataclass(frozen=True)
+class Calibration:
+    tau_s: float
+    tau_t: float
+    n_pairs: int  # adjacent frames looked at
+    n_text_pairs: int  # (text, frame) pairs looked at
+
+
+def segment_threshold(adjacent_cosines: npt.NDArray[np.float64]) -> float:
+    """tau_s from cosines of frames that follow each other, (n,), pooled over many videos. Raises ValueError under 20."""
+    if adjacent_cosines.size < 20:
+        raise ValueError(f"expected at least 20 adjacent frames to tell cuts from noise, got {adjacent_cosines.size}")
+    angles = np.sort(np.arccos(np.clip(adjacent_cosines, -1.0, 1.0)))
+    n = angles.size
+    total = np.cumsum(angles)
+    below = np.arange(1, n)  # how many angles lie on the small side
+    mean_small = total[:-1] / below
+    mean_large = (total[-1] - total[:-1]) / (n - below)
+    spread = below * (n - below) * (mean_small - mean_large) ** 2  # between-class variance, times n^2
+    cut = int(spread.argmax())
+    return float(np.cos((angles[cut] + angles[cut + 1]) / 2))
+
+
+def relevance_threshold(cosines: npt.NDArray[np.float64]) -> float:
+    """tau_t from cosines of texts and frames paired at random, (n,). Raises ValueError under 20."""
+    if cosines.size < 20:
+        raise ValueError(f"expected at least 20 pairs of text and frame, got {cosines.size}")
+    low, middle = np.quantile(cosines, [1 - MISFIT_QUANTILE, 0.5])
+    return float(2 * middle - low)
+
+
+def calibrate(videos: list[Vectors], texts: Vectors) -> Calibration:
+    """Thresholds from unit frame embeddings, one array (n_i, D) per video in order of time, and unit texts (q, D).
+
+    The texts should be of the kind the index will be asked (questions, phrases), on many subjects, so that any one frame
+    fits fewer than half of them.
+    """
+    if not videos or texts.ndim != 2 or not len(texts):
+        raise ValueError(f"expected videos and texts, got {len(videos)} videos and texts of shape {texts.shape}")
+    adjacent = np.concatenate([(v[1:] * v[:-1]).sum(1, dtype=np.float64) for v in videos])
+    cosines = np.concatenate([(v @ texts.T).ravel() for v in videos]).astype(np.float64)
+    return Calibration(segment_threshold(adjacent), relevance_threshold(cosines), int(adjacent.size), int(cosines.size))

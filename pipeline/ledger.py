@@ -1,0 +1,200 @@
+"""The `videos` row of each listed video: what became of it, decided in one place. Pure functions.
+
+every planned clip has its rows, all of it decoded   -> indexed
+some rows, or only part of it decodes                -> partial
+no rows                                              -> failed; quarantined after three runs if transient
+left by --limit or --budget                          -> pending
+gone from a root that was listed whole               -> deleted
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.items import Failure, Item, Probed, Receipt
+from pipeline.plan import MAX_ATTEMPTS, Todo
+from pipeline.schemas import errors_schema, videos_schema
+from pipeline.types import Probe
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that is known of one video when its wave commits. `items` and `receipts` are those of its index items."""
+
+    listed: Record  # row of the listing
+    todo: Todo
+    probed: Probed | None
+    items: Sequence[Item] = ()
+    receipts: Sequence[Receipt] = ()
+    answers: Sequence[Receipt] = ()  # of its answer items
+    before: Record | None = None  # row of the ledger, for work on stored clips
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[Failure]:
+        probe = [] if self.probed is None or self.probed.failure is None else [self.probed.failure]
+        return probe + [r.failure for r in (*self.receipts, *self.answers) if r.failure is not None]
+
+    @property
+    def n_clips(self) -> int:
+        """Clips that have rows now."""
+        return sum(receipt.n_clips for receipt in self.receipts)
+
+
+def video_record(outcome: Outcome, run_id: str) -> Record:
+    """The row of one video after this run."""
+    if outcome.todo.mode == "again":
+        return _record_again(outcome, run_id)
+    probe = outcome.probed.probe if outcome.probed is not None else None
+    failures, n_rows = outcome.failures, outcome.n_clips
+    coverage = _coverage(outcome)
+    if n_rows == 0:
+        status = "failed"
+    elif failures or (coverage is not None and coverage < 1):
+        status = "partial"
+    else:
+        status = "indexed"
+    attempts = outcome.todo.attempts + 1 if failures else 0
+    if status == "failed" and failures and failures[0].transient and attempts >= MAX_ATTEMPTS:
+        status = "quarantined"
+    had_rows = [s for s in outcome.todo.stages if not s.startswith("answer:") or not any(_failed(outcome.answers))]
+    made = {s: outcome.fingerprints[s] for s in (had_rows if n_rows else ["sample"])}
+    return _record(
+        outcome.listed,
+        run_id,
+        status=status,
+        probe=probe,
+        decoder=next((r.decoder for r in outcome.receipts if r.decoder is not None), None),
+        coverage=coverage,
+        n_clips=_planned_clips(outcome),
+        error_class=failures[0].error_class if failures else (None if n_rows else "NoFrames"),
+        attempts=attempts,
+        fingerprints=made,
+    )
+
+
+def untouched_record(listed: Record, status: str, run_id: str, failure: Failure | None, attempts: int = 0) -> Record:
+    """A video of which nothing was opened: refused by the listing, or left for a later run."""
+    error_class = None if failure is None else failure.error_class
+    return _record(listed, run_id, status=status, error_class=error_class, attempts=attempts, fingerprints={})
+
+
+def changed_status(before: Record, status: str, run_id: str) -> Record:
+    """The ledger's row with another status, and nothing else changed."""
+    return before | {"status": status, "run_id": run_id, "indexed_at": datetime.now(UTC)}
+
+
+def error_records(outcome: Outcome, run_id: str) -> list[Record]:
+    """One row of `errors` for each failure of a video."""
+    places: list[int | None] = [None] if outcome.probed is not None and outcome.probed.failure is not None else []
+    places += [r.first_clip for r in (*outcome.receipts, *outcome.answers) if r.failure is not None]
+    return [
+        error_record(outcome.listed, failure, clip_index, outcome.todo.attempts + 1, run_id)
+        for failure, clip_index in zip(outcome.failures, places, strict=True)
+    ]
+
+
+def error_record(listed: Record, failure: Failure, clip_index: int | None, attempt: int, run_id: str) -> Record:
+    return {
+        "video_id": listed["video_id"],
+        "uri": listed["uri"],
+        "version": listed["version"],
+        "clip_index": clip_index,
+        "stage": failure.stage,
+        "error_class": failure.error_class,
+        "message": failure.message,
+        "transient": failure.transient,
+        "attempt": attempt,
+        "run_id": run_id,
+        "at": datetime.now(UTC),
+    }
+
+
+def videos_table(records: Sequence[Record]) -> pa.Table:
+    return pa.Table.from_pylist(list(records), schema=videos_schema())
+
+
+def errors_table(records: Sequence[Record]) -> pa.Table:
+    return pa.Table.from_pylist(list(records), schema=errors_schema())
+
+
+def _record_again(outcome: Outcome, run_id: str) -> Record:
+    """Stored clips were described again: only fingerprints move, and only where everything asked for was done."""
+    if outcome.before is None:
+        raise ValueError(f"{outcome.listed['uri']}: work on stored clips needs the ledger's row")
+    had = {pair["stage"]: pair["fingerprint"] for pair in outcome.before["fingerprints"]}
+    captions_ok, answers_ok = not any(_failed(outcome.receipts)), not any(_failed(outcome.answers))
+    made = {
+        stage: outcome.fingerprints[stage]
+        for stage in outcome.todo.stages
+        if (answers_ok if stage.startswith("answer:") else captions_ok)
+    }
+    return outcome.before | {
+        "fingerprints": _fingerprint_list(had | made),
+        "run_id": run_id,
+        "indexed_at": datetime.now(UTC),
+    }
+
+
+def _failed(receipts: Sequence[Receipt]) -> list[bool]:
+    return [receipt.failure is not None for receipt in receipts]
+
+
+def _planned_clips(outcome: Outcome) -> int:
+    """Clips the video should have: what was decoded, and what was planned where decoding failed."""
+    planned = {item.key: len(item.clips) - item.has_context for item in outcome.items}
+    return sum(r.n_clips if r.failure is None else planned[r.item_key] for r in outcome.receipts)
+
+
+def _coverage(outcome: Outcome) -> float | None:
+    """Mean over the items of decoded span over demuxed span, weighted by their length; a failed item covers nothing."""
+    spans = {item.key: item.clips[-1].end_s - item.clips[int(item.has_context)].start_s for item in outcome.items}
+    total = sum(spans.values())
+    if not outcome.receipts or total <= 0:
+        return None
+    covered = sum(spans[r.item_key] * (r.coverage or 0.0) for r in outcome.receipts)
+    return min(1.0, covered / total)
+
+
+def _record(
+    listed: Record,
+    run_id: str,
+    *,
+    status: str,
+    attempts: int,
+    fingerprints: Mapping[str, str],
+    probe: Probe | None = None,
+    decoder: str | None = None,
+    coverage: float | None = None,
+    n_clips: int | None = None,
+    error_class: str | None = None,
+) -> Record:
+    return {
+        **{name: listed[name] for name in ("video_id", "uri", "name", "root", "version", "size_bytes")},
+        **({} if probe is None else _probe_columns(probe)),
+        "decoder": decoder,
+        "decode_coverage": coverage,
+        "n_clips": n_clips,
+        "status": status,
+        "error_class": error_class,
+        "attempts": attempts,
+        "fingerprints": _fingerprint_list(fingerprints),
+        "run_id": run_id,
+        "indexed_at": datetime.now(UTC),
+    }
+
+
+def _probe_columns(probe: Probe) -> Record:
+    recorded = None if probe.recorded_at_us is None else datetime.fromtimestamp(probe.recorded_at_us / 1e6, UTC)
+    names = ("container", "codec", "width", "height", "rotation", "fps", "is_vfr", "duration_s")
+    return {name: getattr(probe, name) for name in names} | {"recorded_at": recorded}
+
+
+def _fingerprint_list(fingerprints: Mapping[str, str]) -> list[dict[str, str]]:
+    """A stage -> fingerprint mapping as the `fingerprints` column of `videos` stores it."""
+    return [{"stage": stage, "fingerprint": fingerprints[stage]} for stage in sorted(fingerprints)]

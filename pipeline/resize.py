@@ -1,0 +1,73 @@
+"""Frames as a vision tower reads them, with Pillow, equal to transformers' own PIL image processors.
+
+No torch here: the decode child imports this file. Rescaling and normalising are in pixels.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline.types import ResizeRecipe
+
+Frame = npt.NDArray[np.uint8]  # (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """pixel * scale, minus mean, over std, by channel. The numbers of a preprocessor_config.json."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 1 / 255
+
+
+def normalisation_from(preprocessor_config: dict[str, Any]) -> Normalisation:
+    """Raises ValueError when the config does not say how."""
+    config = preprocessor_config
+    mean, std = config.get("image_mean"), config.get("image_std")
+    if not config.get("do_normalize", True) or not mean or not std or len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"preprocessor config: expected image_mean and image_std of 3 numbers, got {mean!r}, {std!r}")
+    scale = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
+    return Normalisation(tuple(map(float, mean)), tuple(map(float, std)), scale)  # type: ignore[arg-type]  # 3 checked
+
+
+def recipe_from(preprocessor_config: dict[str, Any]) -> ResizeRecipe:
+    """The recipe in a preprocessor_config.json of SigLIP, CLIP or LLaVA-OneVision. Raises ValueError naming what is odd."""
+    config = preprocessor_config
+    size, crop = config.get("size"), config.get("crop_size")
+    if isinstance(size, int):  # the oldest CLIP configs
+        size = {"shortest_edge": size} if config.get("do_center_crop") else {"height": size, "width": size}
+    if isinstance(crop, int):
+        crop = {"height": crop, "width": crop}
+    if not isinstance(size, dict) or not config.get("do_resize", True):
+        raise ValueError(f"preprocessor config: expected do_resize and a size, got {config.get('size')!r}")
+    resample = int(config.get("resample", 3))
+    if "height" in size and "width" in size and not config.get("do_center_crop"):
+        return ResizeRecipe(int(size["height"]), int(size["width"]), resample)
+    if set(size) == {"shortest_edge"} and config.get("do_center_crop") and isinstance(crop, dict):
+        edge = int(size["shortest_edge"])
+        if min(crop["height"], crop["width"]) <= edge >= max(crop["height"], crop["width"]):
+            return ResizeRecipe(int(crop["height"]), int(crop["width"]), resample, edge)
+    raise ValueError(
+        "preprocessor config: expected size {height, width} without centre crop, or size {shortest_edge} with a crop "
+        f"that fits in it, got size {size!r}, do_center_crop {config.get('do_center_crop')!r}, crop_size {crop!r}"
+    )
+
+
+def resize(frame: Frame, recipe: ResizeRecipe) -> Frame:
+    """(H, W, 3) uint8 RGB -> (recipe.height, recipe.width, 3)."""
+    return resize_image(Image.fromarray(frame), recipe)
+
+
+def resize_image(image: Image.Image, recipe: ResizeRecipe) -> Frame:
+    """`resize` for a frame that is a Pillow image already."""
+    filter_ = Image.Resampling(recipe.resample)
+    if recipe.shortest_edge is None:
+        return np.asarray(image.resize((recipe.width, recipe.height), filter_))
+    short, edge = min(image.size), recipe.shortest_edge
+    width, height = (edge if side == short else int(edge * side / short) for side in image.size)
+    left, top = (width - recipe.width) // 2, (height - recipe.height) // 2
+    return np.asarray(image.resize((width, height), filter_))[top : top + recipe.height, left : left + recipe.width]

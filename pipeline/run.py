@@ -1,0 +1,179 @@
+"""The whole story of a run, in order: list, plan, probe, decode, embed, describe, stage, commit, report.
+
+A run goes in waves. Each wave probes its videos, cuts them into items, streams the items through decode -> describe ->
+stage (workers.py, the only file that knows Ray; stages.py, what each worker does), and ends in a commit.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.commits import roll_forward
+from pipeline.config import Recipe
+from pipeline.errors import UsageError
+from pipeline.index import SNAPSHOT, Index
+from pipeline.items import Item, Receipt, receipt_from_record
+from pipeline.lock import index_lock
+from pipeline.plan import REDO_ORDER, Plan, Todo, plan_run
+from pipeline.pools import ClusterOptions
+from pipeline.prepare import Prepared
+from pipeline.progress import Progress
+from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publish
+from pipeline.schemas import videos_schema
+from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
+from pipeline.storage import open_storage
+from pipeline.writer import Writer
+
+if TYPE_CHECKING:
+    from pipeline.workers import Workers
+
+WAVE_VIDEOS = 1000
+"""A wave loads each model once and ends in a commit: large enough to make loading cheap, small enough for a driver."""
+
+Say = Callable[[str], None]
+
+
+def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Say) -> RunReport:
+    """Index what is new or changed. Returns the report, whose row is in `runs` already."""
+    config, listing, watch, run_id = prepared.config, prepared.listing, Stopwatch(), new_run_id()
+    index = Index.create(config.output)
+    with index_lock(index.storage, say) as check_lock:
+        if (finished := roll_forward(index)) is not None:
+            say(f"finished commit {finished}, which an earlier run left open")
+        recipe = recipe_for(prepared, index)
+        known = index.read("videos")
+        plan = plan_run(listing.table, known, recipe, config.redo, listing.covers)
+        refuse_conflicts(plan)
+        say(plan_line(plan, listing.table.num_rows))
+        writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
+        writer.commit_without_work(plan)
+        if plan.todo:
+            _work(plan, writer, cluster, say)
+            writer.finish()
+            clear_staging(index.storage)
+        check_books(index, listing)
+        report = RunReport.of(run_id, command, config, index, listing, watch, writer.n_failed, len(plan.todo))
+        publish(index, report)
+    return report
+
+
+def dry_run(prepared: Prepared) -> str:
+    """What `run_index` would do and why, as text. Takes no lock and writes nothing; no video is opened."""
+    table = prepared.listing.table
+    try:
+        index = Index.open(prepared.config.output)
+        known, recipe = index.read("videos"), recipe_for(prepared, index)
+    except UsageError:
+        if holds_an_index(prepared.config.output):
+            raise
+        known, recipe = videos_schema().empty_table(), recipe_for(prepared, None)
+    plan = plan_run(table, known, recipe, prepared.config.redo, prepared.listing.covers)
+    lines = [plan_line(plan, table.num_rows)]
+    sizes = table["size_bytes"].to_pylist()
+    for reason in sorted({todo.reason for todo in plan.todo}):
+        mine = [todo for todo in plan.todo if todo.reason == reason]
+        stages = sorted({stage.split(":")[0] for todo in mine for stage in todo.stages})
+        read = sum(sizes[todo.row] for todo in mine)
+        lines.append(f"  {reason:<9} {len(mine):>7} videos {read / 1e6:>10.1f} MB   {', '.join(stages)}")
+    for stage, n_clips in sorted(plan.conflicts.items()):
+        lines.append(f"  refused   {n_clips:>7} clips of another recipe: would need --redo {stage}")
+    return "\n".join(lines)
+
+
+def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> None:
+    """Waves of videos, newest first, until none is left or the budget is spent."""
+    from pipeline.workers import Workers  # seconds of import that a run with nothing to do never pays
+
+    config = writer.prepared.config
+    order = _newest_first(plan.todo, writer.prepared)
+    taken, left = order[: config.limit], order[config.limit :] if config.limit is not None else []
+    started = time.monotonic()
+    with Workers(cluster, config, writer.setup()) as workers, Progress(len(taken)) as progress:
+        say(f"pools: {workers.pools}")
+        while taken:
+            if config.budget_s is not None and time.monotonic() - started >= config.budget_s:
+                left = [*taken, *left]
+                break
+            wave, taken = taken[:WAVE_VIDEOS], taken[WAVE_VIDEOS:]
+            _run_wave(wave, writer, workers, progress)
+    if left:
+        say(f"{len(left)} videos are left for a later run")
+        writer.commit_pending(left)
+
+
+def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress: Progress) -> None:
+    work = {w.source.video_id: w for w in map(writer.begin, wave)}
+    for probed in workers.probe([w.source for w in work.values() if w.todo.mode == "index"]):
+        work[probed.source.video_id].probed = probed
+    for w in work.values():
+        w.items = writer.items_of(w)
+        if not w.items:
+            progress.add(1, 0, failed=int(w.probed is not None))
+    for receipt in _staged_or_run([item for w in work.values() for item in w.items], writer, workers):
+        w = work[receipt.video_id]
+        w.receipts.append(receipt)
+        is_last = len(w.receipts) == len(w.items)
+        progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
+    asked = [item for w in work.values() for item in writer.questions_of(w, workers.question_vectors)]
+    for receipt in _staged_or_run(asked, writer, workers):
+        work[receipt.video_id].answers.append(receipt)
+    writer.commit_wave(list(work.values()))
+
+
+def _staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> Iterator[Receipt]:
+    """Receipts of `items` in any order. What an earlier run staged is not done again."""
+    storage = writer.index.storage
+    staged = staged_keys(storage)
+    for item in items:
+        if item.key in staged:
+            yield receipt_from_record(item_meta(storage.read_bytes(staged_path(item.key))))
+    yield from workers.run_items([item for item in items if item.key not in staged])
+
+
+def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
+    """What this command asks for, and the texts of prompts and questions that the index holds."""
+    texts = {}
+    if index is not None:
+        prompts = index.read("captions", ["prompt_id", "prompt"])
+        for row in prompts.group_by(prompts.column_names).aggregate([]).to_pylist():
+            texts[f"caption:{row['prompt_id']}"] = row["prompt"]
+        asked = index.read("answers", ["question_id", "question", "scope"])
+        for row in asked.group_by(asked.column_names).aggregate([]).to_pylist():
+            texts[f"answer:{row['question_id']}:{row['scope']}"] = row["question"]
+    identities = (prepared.model.identity, prepared.encoder.identity)
+    return Recipe.of(prepared.config, *identities, prepared.thresholds, texts)
+
+
+def holds_an_index(url: str) -> bool:
+    return open_storage(url).exists(SNAPSHOT)
+
+
+def refuse_conflicts(plan: Plan) -> None:
+    """A mistyped nightly flag must not redo an archive."""
+    if plan.conflicts:
+        stages = ", ".join(f"{n} clips from `{stage}`" for stage, n in sorted(plan.conflicts.items()))
+        earliest = min(plan.conflicts, key=REDO_ORDER.index)
+        raise UsageError(
+            f"this command's recipe differs from the index's own and would redo {stages}; "
+            f"if that is meant, add --redo {earliest}; if not, use the flags the index was made with"
+        )
+
+
+def plan_line(plan: Plan, n_listed: int) -> str:
+    reasons: dict[str, int] = {}
+    for todo in plan.todo:
+        reasons[todo.reason] = reasons.get(todo.reason, 0) + 1
+    parts = [f"{n} {reason}" for reason, n in sorted(reasons.items())]
+    for n, what in (
+        (len(plan.refused), "refused"),
+        (len(plan.quarantine), "quarantined"),
+        (len(plan.deleted), "gone"),
+        (plan.standing, "failed earlier and unchanged"),
+    ):
+        parts += [f"{n} {what}"] if n else []
+    return f"{n_listed} videos listed: {', '.join([*parts, f'{plan.unchanged} unchanged'])}"
+
+
+def _newest_first(todo: Sequence[Todo], prepared: Prepared) -> list[Todo]:
+    modified_us = prepared.listing.table["modified_us"].to_pylist()
+    return sorted(todo, key=lambda t: (-modified_us[t.row], t.row))

@@ -1,0 +1,183 @@
+"""The only file that knows Ray: pools of workers, and rows streaming through them one at a time."""
+
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+# Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's own inner workings
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+if os.environ["RAY_AUTH_MODE"] == "token" and not (
+    "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or "RAY_ADDRESS" in os.environ
+):
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # a Ray of our own on this machine: nobody else needs it
+
+import pyarrow as pa
+import ray
+
+from pipeline.config import DescribeSetup, IndexConfig
+from pipeline.errors import UsageError
+from pipeline.evidence import FloatArray
+from pipeline.items import (
+    Item,
+    Probed,
+    Receipt,
+    Source,
+    item_to_row,
+    probed_from_record,
+    receipt_from_record,
+    source_to_row,
+)
+from pipeline.pools import ClusterOptions, Node, Pools, plan_pools
+from pipeline.stages import DecodeStage, ProbeStage, stage_item
+from pipeline.storage import is_s3
+
+
+class Workers:
+    """Ray, for the length of a run. `with Workers(...) as workers`: what was started is ended."""
+
+    def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: DescribeSetup) -> None:
+        self._cluster, self._config, self._setup = cluster, config, setup
+
+    def __enter__(self) -> "Workers":
+        _start_ray(self._cluster)
+        nodes = [
+            Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        self.pools = plan_pools(nodes)
+        _refuse_impossible(self._config, self._cluster, nodes, self.pools)
+        self._attempts = ray.remote(num_cpus=0)(_Attempts).remote()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        ray.shutdown()
+
+    def probe(self, sources: Sequence[Source]) -> Iterator[Probed]:
+        """Each video's facts and clips, in any order."""
+        if not sources:
+            return
+        rows = _dataset([source_to_row(source) for source in sources]).map_batches(
+            ProbeStage,
+            fn_constructor_args=(self._config.sampling, self._config.bounds),
+            **_pool(min(self.pools.decode, len(sources)), self.pools.decode_cpus),
+        )
+        yield from map(probed_from_record, _records(rows))
+
+    def run_items(self, items: Sequence[Item]) -> Iterator[Receipt]:
+        """decode -> embed and describe -> stage: one receipt an item, in any order."""
+        if not items:
+            return
+        from pipeline.describe_stage import DescribeStage  # torch: decode workers import this file for _Begin
+
+        pools, begin = self.pools, _Begin(self._attempts)
+        rows = (
+            _dataset([item_to_row(item) for item in items])
+            .map_batches(
+                DecodeStage,
+                fn_constructor_args=(self._config.bounds, self._setup.model.resize, self._setup.encoder.resize, begin),
+                **_pool(min(pools.decode, len(items)), pools.decode_cpus),
+            )
+            .map_batches(
+                DescribeStage,
+                fn_constructor_args=(self._setup, begin),
+                **_pool(min(pools.describe, len(items)), pools.describe_cpus, pools.describe_gpus),
+            )
+            .map_batches(
+                stage_item,
+                fn_kwargs={"output": self._config.output},
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=0,
+            )
+        )
+        yield from map(receipt_from_record, _records(rows))
+
+    def question_vectors(self) -> Mapping[str, FloatArray]:
+        """Unit vectors of the recipe's questions by stage, made on a worker: the driver loads no model."""
+        from pipeline.describe_stage import embed_questions
+
+        remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
+        vectors: Mapping[str, FloatArray] = ray.get(remote.remote(self._setup))
+        return vectors
+
+
+class _Attempts:
+    """Counts begun work outside the processes that may die of it."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, int] = {}
+
+    def begin(self, name: str) -> int:
+        self._begun[name] = self._begun.get(name, 0) + 1
+        return self._begun[name]
+
+
+class _Begin:
+    """The counter as a plain function, for stages that know no Ray."""
+
+    def __init__(self, attempts: Any) -> None:
+        self._attempts = attempts
+
+    def __call__(self, name: str) -> int:
+        count: int = ray.get(self._attempts.begin.remote(name))
+        return count
+
+
+def _start_ray(cluster: ClusterOptions) -> None:
+    """Join the cluster, or start a Ray of our own. Ray takes over SIGTERM as it starts: the caller's handlers stay."""
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    if address is None:
+        ray.init(
+            address="local",
+            num_cpus=cluster.num_cpus,
+            num_gpus=cluster.num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _dataset(rows: list[pa.Table]) -> Any:
+    """One block a row, so that a slow video delays nobody and a lost worker costs one item."""
+    return ray.data.from_arrow(rows)
+
+
+def _pool(size: int, cpus: float, gpus: float = 0) -> dict[str, Any]:
+    return {
+        "batch_size": 1,
+        "batch_format": "pyarrow",
+        "compute": ray.data.ActorPoolStrategy(size=size),
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+    }
+
+
+def _records(rows: Any) -> Iterator[dict[str, Any]]:
+    for batch in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+        yield batch.to_pylist()[0]
+
+
+def _refuse_impossible(config: IndexConfig, cluster: ClusterOptions, nodes: Sequence[Node], pools: Pools) -> None:
+    if config.device == "cuda" and not pools.describe_gpus:
+        raise UsageError("--device cuda given, but no node of this Ray has a GPU; expected one, or --device cpu")
+    local = [place for place in (*config.roots, config.output) if not is_s3(place)]
+    if sum(node.cpus > 0 for node in nodes) > 1 and local and not cluster.shared_filesystem:
+        raise UsageError(
+            f"{local[0]} is a local path, but the cluster has several nodes; expected s3:// paths, "
+            "or --shared-filesystem if every node sees the same files there"
+        )

@@ -1,0 +1,86 @@
+"""The rooms and the doors: packages import one way, and each heavy dependency enters through one file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {"adatp": {"adatp"}, "pipeline": {"pipeline", "adatp"}, "jobs": {"jobs", "pipeline", "adatp"}}
+DOORS = {
+    "ray": {"pipeline/workers.py"},
+    "decord": {"pipeline/decode_child.py"},
+    "fsspec": {"pipeline/storage.py"},
+    "s3fs": {"pipeline/storage.py"},
+}
+TRANSFORMERS_DOORS = {"pipeline": {"pipeline/encoder.py"}, "jobs": set()}
+FORBIDDEN = {"adatp": {"ray", "pyarrow", "fsspec", "s3fs", "av", "decord", "PIL"}, "jobs": {"torch", "ray"}}
+
+
+def imports_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def files(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, f"no files in {package}"
+    return found
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_one_way(package: str) -> None:
+    for path in files(package):
+        ours = imports_of(path) & {"adatp", "pipeline", "jobs", "tests", "benchmarks"}
+        assert ours <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {ours - ALLOWED[package]}"
+
+
+@pytest.mark.parametrize("dependency", DOORS)
+def test_heavy_dependencies_have_one_door(dependency: str) -> None:
+    users = {
+        str(path.relative_to(ROOT)) for package in ALLOWED for path in files(package) if dependency in imports_of(path)
+    }
+    assert users == DOORS[dependency]
+
+
+@pytest.mark.parametrize("package", TRANSFORMERS_DOORS)
+def test_transformers_has_one_door_outside_the_method(package: str) -> None:
+    users = {str(path.relative_to(ROOT)) for path in files(package) if "transformers" in imports_of(path)}
+    assert users == TRANSFORMERS_DOORS[package]
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_do_not_know(package: str) -> None:
+    for path in files(package):
+        known = imports_of(path) & FORBIDDEN[package]
+        assert not known, f"{path.relative_to(ROOT)} knows {known}"
+
+
+def test_no_import_cycles_between_files() -> None:
+    graph = {}
+    for package in ALLOWED:
+        for path in files(package):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            tree = ast.parse(path.read_text())
+            graph[module] = {
+                node.module
+                for node in tree.body
+                if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
+            }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"import cycle: {' -> '.join([*trail, module])}"
+        if module in done or module not in graph:
+            return
+        for imported in graph[module]:
+            visit(imported, (*trail, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
