@@ -99,9 +99,8 @@ class Selection:
     tokens_per_frame: int
     local_debias: bool
 
-    def __call__(self, origin: Tensor, scores: Tensor | None) -> Tensor:
+    def __call__(self, origin: Tensor, scores: Tensor) -> Tensor:
         """Indices to keep, ascending. origin: (m,) of the tokens alive. scores: (m,)."""
-        assert scores is not None
         segment = self.segment[origin // self.tokens_per_frame]
         walk = top_of_each_segment(scores, segment, self.quota)
         if self.local_debias:

@@ -33,6 +33,7 @@ class Sequence:
     header: int
     tail: int
     rows: int
+    next_position: int  # position id of the first generated token; known without asking the device
     scores: Tensor | None = None  # (V,) of the latest scored layer, for the next cut
 
     @property
@@ -76,9 +77,10 @@ def embed(model: VideoLLM, ids: list[int], plan: Plan, n_visual: int) -> Sequenc
     if plan.keeps_positions:
         header_ids, tail_ids = torch.arange(at, device=device), torch.arange(n_tail, device=device)
         positions = torch.cat([header_ids, at + origin, at + n_visual + tail_ids])
+        end = at + n_visual + n_tail
     else:
-        positions = torch.arange(len(embeddings), device=device)
-    return Sequence(embeddings, positions, plan, origin, header=at, tail=n_tail, rows=len(ids) - at - 1)
+        positions, end = torch.arange(len(embeddings), device=device), len(embeddings)
+    return Sequence(embeddings, positions, plan, origin, at, n_tail, rows=len(ids) - at - 1, next_position=end)
 
 
 @torch.inference_mode()
@@ -107,15 +109,14 @@ def _attention(
     """A layer's first half; keeps each clip's KV and scores the next cut. Its tensors end before the MLP begins."""
     lengths = [len(s) for s in sequences]
     query, key, value = project(layer, hidden, rotation)
-    ends = torch.stack([s.positions[-1] for s in sequences]).tolist()
     parts = zip(*(torch.split(x, lengths) for x in (query, key, value)), strict=True)
-    for sequence, result, end, (q, k, v) in zip(sequences, done, ends, parts, strict=True):
+    for sequence, result, (q, k, v) in zip(sequences, done, parts, strict=True):
         if (cut := _cut_at(sequence.plan, index + 1)) and cut.scored_by == "previous":
             sequence.scores = _score(sequence, cut, q, k, layer)
         result.keys.append(k)
         result.values.append(v)
         result.origins.append(sequence.origin)
-        result.next_positions.append(end + 1)
+        result.next_positions.append(sequence.next_position)
     return add_attention(layer, hidden, attend(query, key, value, lengths))
 
 
@@ -157,6 +158,7 @@ def _cut_all(
 
 def _cut_one(sequence: Sequence, cut: Cut, rows: Tensor) -> Tensor:
     """Drop what the cut does not select; header, newline and text always stay. Returns the sequence's kept rows."""
+    assert sequence.scores is not None  # the layer that scores this cut has run
     keep = cut.select(sequence.origin, sequence.scores)
     visual = sequence.visual
     rows = torch.cat([rows[: visual.start], rows[visual][keep], rows[visual.stop :]])
@@ -164,5 +166,5 @@ def _cut_one(sequence: Sequence, cut: Cut, rows: Tensor) -> Tensor:
     sequence.positions = sequence.positions[rows]
     sequence.scores = None
     if cut.renumber:
-        sequence.positions = torch.arange(len(rows), device=rows.device)
+        sequence.positions, sequence.next_position = torch.arange(len(rows), device=rows.device), len(rows)
     return rows

@@ -152,6 +152,7 @@ def test_text_and_newline_are_never_dropped_and_positions_rise(
         assert len(done.keys[layer]) == n_other + len(done.origins[layer])
         assert (done.origins[layer].diff() > 0).all()
     assert (sequence.positions.diff() > 0).all()
+    assert done.next_positions[-1] == sequence.positions[-1] + 1
     if method == "pyramiddrop":
         assert sequence.positions.tolist() == list(range(len(sequence)))
     else:
