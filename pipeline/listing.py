@@ -12,6 +12,7 @@ survives, percent-escaped in the URI.
 import csv
 import fnmatch
 import io
+import itertools
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -50,7 +52,7 @@ SCHEMA = pa.schema(
         pa.field("refusal_message", pa.string()),
     ]
 )
-_BATCH_ROWS = 8192
+_BATCH_ROWS = 2048
 _GLOB = re.compile(rb"[*?\[]")
 
 
@@ -142,7 +144,7 @@ def list_archive(roots: Sequence[str], include: Sequence[str] = (), exclude: Seq
             f"no video found under {', '.join(map(_shown, roots))} ({ignored} other files ignored)"
             + (f": {complaints}" if complaints else "")
         )
-    table = _first_of_each(pa.Table.from_batches(batches, SCHEMA))
+    table = _first_of_each(batches)
     return Listing(table, ignored, tuple(listed), tuple(include), tuple(exclude))
 
 
@@ -298,34 +300,34 @@ def _manifest_column(names: Sequence[str], location: str) -> str:
 
 def _open_s3_root(given: str, wanted: Callable[[str], bool], progress: _Progress) -> tuple[str, bool, Iterator[_Found]]:
     bucket, _, key = given.removeprefix("s3://").partition("/")
-    try:
-        named = _named_object(given) if key and not key.endswith("/") else None
-        if named is not None and named.refusal is None:
-            if given.endswith(MANIFEST_EXTENSIONS):
-                return given, False, _manifest(given)
-            return given, False, iter([named])
-        if _GLOB.search(key.encode()):
-            prefix, pattern = _split_glob(b"/" + key.encode())
-            matches = _glob_matcher(pattern)
-
-            def matched(relative: str) -> bool:
-                return matches(relative) and wanted(relative)
-
-            folder = prefix.decode().strip("/")
-            rule = _extension_rule(pattern)
-            return given, False, _objects(bucket, f"{folder}/" if folder else "", matched, rule, progress)
-        prefix_key = f"{key.strip('/')}/" if key.strip("/") else ""
-        next(list_objects(bucket, prefix_key), None)  # a missing bucket or permission is said before any work
-    except OSError as error:
-        raise UsageError(f"cannot list {given}: {error}") from error
-    return f"s3://{bucket}/{prefix_key}".rstrip("/"), True, _objects(bucket, prefix_key, wanted, _is_video, progress)
+    named = _named_object(given) if key and not key.endswith("/") else None
+    if named is not None and named.refusal is None:
+        return given, False, _manifest(given) if given.endswith(MANIFEST_EXTENSIONS) else iter([named])
+    if not _GLOB.search(key.encode()):
+        prefix = f"{key.strip('/')}/" if key.strip("/") else ""
+        return f"s3://{bucket}/{prefix}".rstrip("/"), True, _objects(bucket, prefix, wanted, _is_video, progress)
+    folder, pattern = _split_glob(b"/" + key.encode())
+    prefix, matches = f"{folder.decode().strip('/')}/".lstrip("/"), _glob_matcher(pattern)
+    return (
+        given,
+        False,
+        _objects(
+            bucket, prefix, lambda relative: matches(relative) and wanted(relative), _extension_rule(pattern), progress
+        ),
+    )
 
 
 def _objects(
     bucket: str, prefix: str, wanted: Callable[[str], bool], is_video: Callable[[bytes], bool], progress: _Progress
 ) -> Iterator[_Found]:
+    """Videos below a prefix. UsageError when not even a first page is given: no such bucket, no permission."""
+    items = list_objects(bucket, prefix)
     try:
-        for item in list_objects(bucket, prefix):
+        first = next(items, None)
+    except OSError as error:
+        raise UsageError(f"cannot list s3://{bucket}/{prefix}: {error}") from error
+    try:
+        for item in itertools.chain([first] if first else [], items):
             key: str = item["Key"]
             if key.endswith("/"):
                 continue  # what consoles create for an empty folder
@@ -362,14 +364,21 @@ def _object(bucket: str, key: str, size_bytes: int, etag: str, modified_s: float
     )
 
 
-def _first_of_each(table: pa.Table) -> pa.Table:
-    """Sorted by URI, each URI once; the first root that listed it keeps it."""
-    order = pc.sort_indices(
-        table.append_column("order", pa.array(range(len(table)))), [("uri", "ascending"), ("order", "ascending")]
-    )
-    uris = table["uri"].combine_chunks().take(order)
+def _first_of_each(batches: list[pa.RecordBatch]) -> pa.Table:
+    """Sorted by URI, each URI once; the first root that listed it keeps it. Empties `batches`."""
+    columns = pa.Table.from_batches(batches, SCHEMA).columns
+    batches.clear()
+    uris = columns[SCHEMA.get_field_index("uri")].combine_chunks()
+    rows = pa.table({"uri": uris, "order": pa.array(np.arange(len(uris)))})
+    order = pc.sort_indices(rows, [("uri", "ascending"), ("order", "ascending")])
+    uris = uris.take(order)
     is_first = pc.fill_null(pc.not_equal(uris, pa.concat_arrays([pa.nulls(1, pa.string()), uris[:-1]])), True)
-    return table.take(order.filter(is_first)).combine_chunks()
+    order = order.filter(is_first)
+    del rows, uris, is_first
+    sorted_columns = []
+    while columns:  # one at a time, so that the archive never lies in memory twice
+        sorted_columns.append(columns.pop(0).combine_chunks().take(order))
+    return pa.Table.from_arrays(sorted_columns, schema=SCHEMA)
 
 
 def _batched(videos: Iterator[_Found], root: str) -> Iterator[pa.RecordBatch]:
