@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from adatp.decoder import finish, project
+from adatp.decoder import add_attention, add_mlp, project
 from adatp.model import VideoLLM
 from adatp.prefill import Prefilled
 
@@ -126,6 +126,7 @@ def _step(model: VideoLLM, cache: RaggedCache, step: int, token: Tensor, positio
     cos, sin = decoder.rotary_emb(hidden, position)  # (N, B, D): positions may differ between layers
     for index, layer in enumerate(decoder.layers):
         query, key, value = project(layer, hidden, (cos[index], sin[index]))
-        hidden = finish(layer, hidden, cache.attend(index, step, query, key, value))
+        hidden = add_attention(layer, hidden, cache.attend(index, step, query, key, value))
+        hidden = add_mlp(layer, hidden)
     logits: Tensor = model.hf.lm_head(decoder.norm(hidden))
     return logits

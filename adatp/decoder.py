@@ -33,10 +33,14 @@ def project(layer: Any, hidden: Tensor, rotation: Rope) -> tuple[Tensor, Tensor,
     return query, key, value
 
 
-def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
-    """What follows attention in a layer: output projection, residuals, MLP. attended: (R, H, D)."""
-    hidden = hidden + layer.self_attn.o_proj(attended.flatten(1))
-    return torch.add(hidden, layer.mlp(layer.post_attention_layernorm(hidden)))
+def add_attention(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
+    """Output projection and residual: (R, d) and (R, H, D) -> (R, d)."""
+    return hidden + layer.self_attn.o_proj(attended.flatten(1))  # type: ignore[no-any-return]  # untyped module
+
+
+def add_mlp(layer: Any, hidden: Tensor) -> Tensor:
+    """The layer's second half, written into `hidden`, (R, d)."""
+    return hidden.add_(layer.mlp(layer.post_attention_layernorm(hidden)))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from adatp.decoder import finish, project, rope
+from adatp.decoder import add_attention, add_mlp, project, rope
 from adatp.model import VideoLLM
 from adatp.prefill import Prefilled
 
@@ -47,6 +47,6 @@ def _continue(model: VideoLLM, clip: Prefilled, tokens: list[int]) -> Tensor:
         mask = torch.cat([own.new_ones(n, len(clip.keys[index])), own], 1)  # (T, L + T)
         q, k, v = (x.transpose(0, 1)[None] for x in (query, keys, values))
         attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        hidden = finish(layer, hidden, attended[0].transpose(0, 1))
+        hidden = add_mlp(layer, add_attention(layer, hidden, attended[0].transpose(0, 1)))
     logits: Tensor = model.hf.lm_head(decoder.norm(hidden))
     return logits

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adatp.decoder import Rope, attend, finish, project, rope
+from adatp.decoder import Rope, add_attention, add_mlp, attend, project, rope
 from adatp.model import VideoLLM
 from adatp.plan import Cut, Plan
 from adatp.scores import attention_received
@@ -91,19 +91,8 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
     done = [Prefilled(hidden.new_empty(0)) for _ in sequences]
     for index, layer in enumerate(decoder.layers):
         hidden, rotation = _cut_all(decoder, index, layer, sequences, hidden, rotation)
-        lengths = [len(s) for s in sequences]
-        query, key, value = project(layer, hidden, rotation)
-        for sequence, q, k, v, result in zip(
-            sequences, *(torch.split(x, lengths) for x in (query, key, value)), done, strict=True
-        ):
-            if (cut := _cut_at(sequence.plan, index + 1)) and cut.scored_by == "previous":
-                sequence.scores = _score(sequence, cut, q, k, layer)
-            result.keys.append(k)
-            result.values.append(v)
-            result.origins.append(sequence.origin)
-        hidden = finish(layer, hidden, attend(query, key, value, lengths))
-        del query, key, value
-        _note_positions(sequences, done)
+        hidden = _attention(layer, index, sequences, done, hidden, rotation)
+        hidden = add_mlp(layer, hidden)
     last = torch.tensor([len(s) for s in sequences], device=hidden.device).cumsum(0) - 1
     logits = model.hf.lm_head(decoder.norm(hidden[last])).float()  # (clips, vocabulary)
     for result, row in zip(done, logits, strict=True):
@@ -111,10 +100,22 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
     return done
 
 
-def _note_positions(sequences: list[Sequence], done: list[Prefilled]) -> None:
+def _attention(
+    layer: Any, index: int, sequences: list[Sequence], done: list[Prefilled], hidden: Tensor, rotation: Rope
+) -> Tensor:
+    """A layer's first half; keeps each clip's KV and scores the next cut. Its tensors end before the MLP begins."""
+    lengths = [len(s) for s in sequences]
+    query, key, value = project(layer, hidden, rotation)
     ends = torch.stack([s.positions[-1] for s in sequences]).tolist()
-    for result, end in zip(done, ends, strict=True):
+    parts = zip(*(torch.split(x, lengths) for x in (query, key, value)), strict=True)
+    for sequence, result, end, (q, k, v) in zip(sequences, done, ends, parts, strict=True):
+        if (cut := _cut_at(sequence.plan, index + 1)) and cut.scored_by == "previous":
+            sequence.scores = _score(sequence, cut, q, k, layer)
+        result.keys.append(k)
+        result.values.append(v)
+        result.origins.append(sequence.origin)
         result.next_positions.append(end + 1)
+    return add_attention(layer, hidden, attend(query, key, value, lengths))
 
 
 def _cut_at(plan: Plan, layer: int) -> Cut | None:

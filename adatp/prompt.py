@@ -73,9 +73,13 @@ class Prompt:
 
 def load_prompt(folder: Path, tokenizer: Any, video_token_id: int) -> Prompt:
     """The prompt of the checkpoint in `folder`: its chat template where it has one, else qwen_1_5."""
+    return prompt_for(tokenizer, _chat_template(folder, tokenizer), video_token_id)
+
+
+def prompt_for(tokenizer: Any, template: str | None, video_token_id: int) -> Prompt:
+    """The prompt that `template` writes; None writes qwen_1_5."""
     has_token = 0 <= video_token_id < len(tokenizer)
     video_token = tokenizer.convert_ids_to_tokens(video_token_id) if has_token else _VIDEO
-    template = _chat_template(folder, tokenizer)
     rendered = _QWEN_1_5 if template is None else _render(tokenizer, template, video_token)
     return Prompt(tokenizer, rendered, video_token_id if has_token else NO_VIDEO_TOKEN)
 

@@ -1,7 +1,7 @@
 """The two small models that ship as `builtin`: their shapes, tokenizer and files, in transformers' own classes.
 
-    model/    LlavaOnevisionForConditionalGeneration: SigLIP tower, projector, 2x pooling, newline, Qwen2 decoder.
-    encoder/  SiglipModel with the same tower, a pooling head and a text tower.
+model/    LlavaOnevisionForConditionalGeneration: SigLIP tower, projector, 2x pooling, newline, Qwen2 decoder.
+encoder/  SiglipModel with the same tower, a pooling head and a text tower.
 """
 
 import json
@@ -151,5 +151,9 @@ def save_model(model: LlavaOnevisionForConditionalGeneration, folder: Path) -> N
     _write_json(folder / "video_preprocessor_config.json", _preprocessor("video_processor_type"))
     _write_json(
         folder / "processor_config.json",
-        {"processor_class": "LlavaOnevisionProcessor", "num_image_tokens": 16, "vision_feature_select_strategy": "full"},
+        {
+            "processor_class": "LlavaOnevisionProcessor",
+            "num_image_tokens": 16,
+            "vision_feature_select_strategy": "full",
+        },
     )

@@ -48,9 +48,9 @@ class Recipe:
     stage1_rate: float = 1e-3
     phases: tuple[Phase, ...] = (
         Phase((2, 3), 48, 200),
-        Phase((6,), 32, 350),
-        Phase((12, 16), 16, 250),
-        Phase((8, 16, 24, 32, 32), 16, 200),
+        Phase((6,), 32, 180),
+        Phase((12, 16), 16, 200),
+        Phase((8, 16, 24, 32, 32), 16, 220),
     )
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
@@ -121,7 +121,9 @@ def dense_loss(logits: torch.Tensor, batch: data.FrameBatch) -> tuple[torch.Tens
     covered = batch.cells[..., 0] > 0
     loss = torch.zeros(())
     scores = {}
-    for name, guess, truth in zip(("kind", "colour", "size"), (kind, colour, size), batch.cells.unbind(-1), strict=True):
+    for name, guess, truth in zip(
+        ("kind", "colour", "size"), (kind, colour, size), batch.cells.unbind(-1), strict=True
+    ):
         for where in (covered, ~covered):
             loss = loss + F.cross_entropy(guess[where], truth[where])
         scores[name] = (guess.argmax(-1) == truth)[covered].float().mean().item()
@@ -172,7 +174,13 @@ def stage1(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
             _log(folder, stage=1, step=step + 1, contrast=round(contrast.item(), 4), top1=round(top1, 3),
                  naming=round(naming.item(), 4), seconds=seconds, **scores)  # fmt: skip
         if ranks.rank == 0 and (step % 100 == 99 or step == recipe.stage1_steps - 1):
-            _save(path, encoder=encoder.state_dict(), head=head.state_dict(), optimiser=optimiser.state_dict(), step=step + 1)
+            _save(
+                path,
+                encoder=encoder.state_dict(),
+                head=head.state_dict(),
+                optimiser=optimiser.state_dict(),
+                step=step + 1,
+            )
 
 
 # Stage 2 --------------------------------------------------------------------------------------------------------------
@@ -258,7 +266,7 @@ def _per_clip_attention(module, query, key, value, attention_mask, scaling, **_)
 def clip_loss(
     model: LlavaOnevisionForConditionalGeneration, naming: _Naming, batch: data.ClipBatch, naming_weight: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(loss, whether each target was hit, kind of each target)."""
+    """(loss, whether each target was hit, kind of each target or -1 where it only ends a turn)."""
     inner = model.model
     embed = inner.language_model.embed_tokens
     with torch.no_grad():
@@ -281,7 +289,8 @@ def clip_loss(
     weight = torch.where(kind == data.KINDS_OF_TARGET.index("caption"), 0.2, 1.0)
     loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
     loss = loss + naming_weight * naming(states, batch.cells, embed.weight)
-    return loss, (logits.argmax(-1) == target).detach(), kind
+    ends = target == words().index("<|im_end|>")
+    return loss, (logits.argmax(-1) == target).detach(), torch.where(ends, -1, kind)
 
 
 def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
@@ -300,9 +309,7 @@ def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
     inside = [p for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in inside}
     optimisers = (
-        torch.optim.Muon(
-            inside, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(inside, lr=recipe.muon_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
         _adamw([p for p in parameters if id(p) not in chosen], recipe.stage2_rate, recipe.weight_decay),
     )
     full_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
@@ -372,7 +379,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and curve.jsonl; resumed from")
     parser.add_argument("--stage", choices=("1", "2", "all"), default="all")
     parser.add_argument("--ranks", type=int, default=2, help="processes of one thread each that share every batch")
-    parser.add_argument("--export", action="store_true", help="train nothing, write pipeline/builtin from the checkpoints")
+    parser.add_argument(
+        "--export", action="store_true", help="train nothing, write pipeline/builtin from the checkpoints"
+    )
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.export:

@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from adatp import METHODS
 from jobs import cli
-from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, IndexConfig
+from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, PRUNE_METHODS, IndexConfig
 from pipeline.errors import UsageError
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import prepare
-from pipeline.run import run_index
+from pipeline.run import dry_run, run_index
 from pipeline.storage import is_s3
 from pipeline.types import Bounds
 
@@ -43,6 +42,9 @@ def _index(args: argparse.Namespace) -> int:
     prepared = prepare(config, args.thresholds)
     if "builtin" in (config.model, config.encoder_name):
         _say(f"note: {BUILTIN_WARNING}")
+    if args.dry_run:
+        print(dry_run(prepared))
+        return 0
     _stop_on_signals()
     report = run_index(prepared, cluster, "index", _say)
     print(report)
@@ -126,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", required=True, metavar="INDEX", help="where the index is or will be: a folder or s3://"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and why; open no video, write nothing"
+    )
     _add_what(parser)
     _add_how(parser)
     _add_limits(parser)
@@ -174,7 +179,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--thresholds", type=Path, metavar="FILE", help="the encoder's thresholds, made by jobs.calibrate"
     )
     group.add_argument(
-        "--prune", choices=METHODS, default="adatp", help="how visual tokens are pruned (default: adatp)"
+        "--prune", choices=PRUNE_METHODS, default="adatp", help="how visual tokens are pruned (default: adatp)"
     )
     group.add_argument(
         "--p", type=float, default=1.0, help="the paper's p, 1 keeps 40%% to 12%% of the tokens (default: 1)"

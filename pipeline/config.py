@@ -16,6 +16,20 @@ STAGE_VERSION = {"sample": 1, "embed": 1, "caption": 1, "answer": 1}
 DEFAULT_MODEL = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
 DEFAULT_ENCODER = "google/siglip-so400m-patch14-384"
 DEFAULT_CAPTION_PROMPT = "Describe this video in detail."
+PRUNE_METHODS = (
+    "adatp",
+    "none",
+    "fastv",
+    "visionzip",
+    "dycoke",
+    "pyramiddrop",
+    "vidcom2",
+    "random",
+    "uniform",
+    "framedrop",
+)
+"""What --prune takes, written out so that a command line can be checked without loading torch; a test compares."""
+
 FRAMES_PER_CLIP = 32
 CLIPS_PER_ITEM = 8
 
@@ -47,6 +61,8 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if not self.roots:
             raise UsageError("no archive given; expected at least one folder, file, glob, manifest or s3:// prefix")
+        if self.prune not in PRUNE_METHODS:
+            raise UsageError(f"--prune {self.prune!r} is unknown; expected one of {', '.join(PRUNE_METHODS)}")
         if not self.p > 0:
             raise UsageError(f"--p {self.p} given; expected a number above 0")
         if self.max_new_tokens < 1:
@@ -138,11 +154,6 @@ class DescribeSetup:
     keep_frames: bool
     device: str  # "auto": a GPU where torch sees one
     run_id: str
-
-    @property
-    def describes(self) -> bool:
-        """Whether anything is asked of the Video LLM at all."""
-        return bool(self.recipe.texts)
 
 
 def caption_stage(prompt: str) -> str:

@@ -43,7 +43,9 @@ class Decoder:
     def __enter__(self) -> "Decoder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -56,6 +58,12 @@ class Decoder:
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
+
+    def child_pid(self) -> int:
+        """The process that decodes, started if need be: for whoever measures it."""
+        self._start_if_needed()
+        assert self._child is not None
+        return self._child.pid
 
     def probe(self, path: str, sampling: Sampling) -> Probe:
         """One look at the video at the absolute local `path`. Raises a VideoError."""
@@ -122,13 +130,17 @@ class Decoder:
         """Descriptors to ask and to be answered on, of a child that is ready."""
         if self._served >= VIDEOS_PER_CHILD:
             self.close()
-        if self._child is None:
-            self._child = self._start()
-            self._served = 0
+        self._start_if_needed()
         self._served += 1
+        assert self._child is not None
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         return self._child.stdin.fileno(), self._child.stdout.fileno()
+
+    def _start_if_needed(self) -> None:
+        if self._child is None:
+            self._child = self._start()
+            self._served = 0
 
     def _start(self) -> subprocess.Popen[bytes]:
         env = dict(os.environ)

@@ -47,6 +47,8 @@ from pipeline.types import Bounds, ClipPlan, Probe, ResizeRecipe
 
 THUMBNAIL_EDGE = 256
 OUT_OF_ORDER = 2  # frames; where a container stores decoding times only, B-frames come out with swapped times
+MAX_HEAD_PACKETS = 600
+MAX_READ_FAILURES = 32  # in a row
 LOOKAHEAD = 40  # packets; H.264 and HEVC reorder at most 16 frames, two packets each when coded as fields
 MAX_PENDING_BYTES = 64 << 20
 MAX_PENDING_PACKETS = 1000
@@ -60,26 +62,26 @@ Packet = Any  # av.Packet: generic in its stubs, not at run time
 
 
 class Video:
-    """An opened container and its one video stream, nothing decoded yet."""
+    """An opened container and its one video stream."""
 
     def __init__(self, path: str, bounds: Bounds, beat: Beat) -> None:
         self.path, self.bounds, self.beat = path, bounds, beat
         self.furthest = -1  # byte position the demuxer has reached
         self.told = container_of(path)
         self._open()
-        pixels = self.stream.codec_context.width * self.stream.codec_context.height
+        pixels = self.codec.width * self.codec.height
         if pixels > bounds.max_megapixels * 1e6:
-            size = f"{self.stream.codec_context.width} x {self.stream.codec_context.height}"
-            raise TooLarge(f"{size} pixels, more than {bounds.max_megapixels:g} megapixels")
+            raise TooLarge(f"{self.codec.width} x {self.codec.height}, more than {bounds.max_megapixels:g} megapixels")
 
     def _open(self) -> None:
         """(Re)open at the very beginning: the only rewind that is exact in every container."""
+        limit = {"max_pixels": str(int(self.bounds.max_megapixels * 1e6))}
         try:
             self.container = av.open(
                 self.path,
                 format=self.told.demuxer,
                 metadata_errors="ignore",
-                options={"protocol_whitelist": "file", "max_pixels": str(int(self.bounds.max_megapixels * 1e6))},
+                options={"protocol_whitelist": "file"} | limit,
             )
         except av.error.FFmpegError as error:
             raise _not_opened(self.path, self.told, error) from error
@@ -89,18 +91,29 @@ class Video:
                 stream.discard = av.stream.Discard.all
         self.codec = self.stream.codec_context
         self.codec.thread_count = 1
-        self.codec.options = {"max_pixels": str(int(self.bounds.max_megapixels * 1e6))}
-        time_base = self.stream.time_base
-        if time_base is None or time_base <= 0:
+        self.codec.options = limit
+        if not self.stream.time_base or self.stream.time_base <= 0:
             raise NotAVideo(f"{self.told.name}: a video stream without a time base")
-        self.tick_num, self.tick_den = time_base.numerator, time_base.denominator
+        self.tick_num, self.tick_den = self.stream.time_base.numerator, self.stream.time_base.denominator
+        self.head: list[Packet] | None = []  # all packets read since opening, while they are few
+        self.replay: list[Packet] = []
 
     def close(self) -> None:
         self.container.close()
 
     def rewind(self) -> None:
-        self.close()
-        self._open()
+        """Back to the first packet, with a decoder that knows nothing."""
+        if self.head is not None and (not self.codec.is_open or resets_at_keyframes(self.codec.name)):
+            self.codec.flush_buffers()
+            self.replay = list(self.head)
+        else:
+            self.close()
+            self._open()
+
+    def seek(self, ticks: int) -> None:
+        """To where the container thinks a keyframe at or before `ticks` is. Raises av.error.FFmpegError."""
+        self.head, self.replay = None, []
+        self.container.seek(ticks, stream=self.stream)
 
     def seconds(self, ticks: int) -> float:
         """The correctly rounded float64 of ticks * time_base."""
@@ -108,26 +121,38 @@ class Video:
 
     def ticks(self, seconds: float) -> int:
         """The last tick whose `seconds` is not above `seconds`."""
-        ticks = math.floor(Fraction(seconds) * self.tick_den / self.tick_num)
+        numerator, denominator = seconds.as_integer_ratio()
+        ticks = numerator * self.tick_den // (denominator * self.tick_num)
         while self.seconds(ticks + 1) <= seconds:
             ticks += 1
         return ticks
 
     def packets(self) -> Iterator[Packet]:
         """Packets of the stream from where the demuxer stands; a read error is passed over, a run of them ends it."""
+        while self.replay:
+            yield self.replay.pop(0)
         failures = 0
-        while failures < 32:
+        while failures < MAX_READ_FAILURES:
             try:
                 for packet in self.container.demux(self.stream):
                     if packet.size:
                         failures = 0
-                        if packet.pos is not None and packet.pos > self.furthest:  # in a loop there is no progress
-                            self.furthest = packet.pos
-                            self.beat()
+                        self._note(packet)
                         yield packet
                 return
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
                 failures += 1
+
+    def _note(self, packet: Packet) -> None:
+        if self.head is not None:
+            self.head.append(packet)
+            if len(self.head) > MAX_HEAD_PACKETS:
+                self.head = None
+        if packet.pos is not None and packet.pos > self.furthest:  # a demuxer in a loop makes no progress
+            self.furthest = packet.pos
+            self.beat()
 
     def decode(self, packet: Packet | None) -> list[VideoFrame]:
         """Frames that come out when `packet` goes in; None drains. Raises av.error.FFmpegError."""
@@ -170,6 +195,13 @@ _RESETS_AT_KEYFRAMES = frozenset(
     "mpeg1video mpeg2video mpeg4 msmpeg4v1 msmpeg4v2 msmpeg4v3 wmv1 wmv2 wmv3 vc1 h263 flv1 flv vp6 vp6f vp8 vp9 av1 "
     "libdav1d theora mjpeg prores dnxhd dvvideo rawvideo ffv1 huffyuv ffvhuff utvideo cfhd hap png v210".split()
 )
+
+
+def resets_at_keyframes(codec: str) -> bool:
+    """Whether the codec is one whose keyframes we know to need nothing before them (checked by NAL in H.264 and HEVC)."""
+    return codec in _RESETS_AT_KEYFRAMES or codec in ("h264", "hevc")
+
+
 _SKIPS_NONREF = frozenset("h264 mpeg1video mpeg2video mpeg4 vc1 wmv3".split())
 _VCL_H264 = frozenset((1, 2, 5))
 _IRAP_HEVC = range(16, 22)
@@ -184,7 +216,10 @@ class Bitstream:
         prefixed = extra[:1] == b"\1" and self.name in ("h264", "hevc")
         at = {"h264": 4, "hevc": 21}.get(self.name, 0)
         self.length_size = (extra[at] & 3) + 1 if prefixed and len(extra) > at else 0  # 0: start codes
-        self.top_layer = (extra[21] >> 3 & 7) - 1 if self.name == "hevc" and prefixed and len(extra) > 21 else -1
+        # DivX packs a B-frame and its reference into one packet and pads with empty ones: times and frames shift.
+        packed = self.name == "mpeg4" and re.search(rb"DivX\d+[Bb]?\d+p", extra) is not None
+        self.sparse = resets_at_keyframes(self.name) and not packed
+        """Whether packets and frames answer each other one to one, so that some may be left out."""
 
     def is_reset(self, packet: Packet) -> bool:
         """Whether every frame shown at or after this one decodes alike from here and from the file's start."""
@@ -196,15 +231,12 @@ class Bitstream:
             return any((header >> 1) & 63 in _IRAP_HEVC for header, _ in self._units(packet))
         return self.name in _RESETS_AT_KEYFRAMES
 
-    def may_skip(self, packet: Packet) -> bool:
-        """Whether the decoder may leave the packet's picture out if nobody wants it.
+    def may_drop(self, packet: Packet) -> bool:
+        """Whether an unwanted packet need not be decoded: HEVC that the container marks as referred to by none.
 
-        In HEVC a "sub-layer non-reference" picture can serve higher layers: only the top layer's are free.
+        A container that lies here is found out: FFmpeg's HEVC decoder gives no frame where a reference is missing.
         """
-        if self.name == "hevc":
-            vcl = [(h >> 1 & 63, layer) for h, layer in self._units(packet) if h >> 1 & 63 < 32]
-            return bool(vcl) and all(t < 16 and t % 2 == 0 and layer - 1 == self.top_layer for t, layer in vcl)
-        return self.name in _SKIPS_NONREF
+        return self.name == "hevc" and bool(packet.is_disposable)
 
     def _units(self, packet: Packet) -> Iterator[tuple[int, int]]:
         """First two bytes of each NAL unit."""
@@ -330,7 +362,8 @@ def _scan(video: Video, origin: Origin) -> Table:
     """The packet table: of the whole file when it is small or its header implausible, else of its head and tail."""
     claim_s = (video.container.duration or 0) / 1e6
     small = os.path.getsize(video.path) <= WHOLE_SCAN_BYTES
-    if not small and 0 < claim_s and _may_seek(video):
+    may_seek = resets_at_keyframes(video.codec.name) and _may_seek(video)
+    if not small and 0 < claim_s and may_seek:
         head, tail = _head_and_tail(video, claim_s)
         found_s = video.seconds(tail.last - origin.ticks)
         if head.ticks and abs(found_s - claim_s) <= 2 + claim_s / 100:
@@ -351,7 +384,7 @@ def _head_and_tail(video: Video, claim_s: float) -> tuple[Table, Table]:
         if head.packets >= 500:
             break
     for margin_s in (2, 20, 200):
-        video.container.seek(int(max(0.0, claim_s - margin_s) * 1e6) + (video.container.start_time or 0))
+        video.seek(video.ticks(max(0.0, claim_s - margin_s)) + (video.stream.start_time or 0))
         for packet in video.packets():
             tail.add(packet)
         if tail.ticks:
@@ -401,8 +434,6 @@ class Unproven(Exception):
 
 def _may_seek(video: Video) -> bool:
     """Where a seek lands before its target with right timestamps, or lands wrong in a way that is noticed."""
-    if video.codec.name not in _RESETS_AT_KEYFRAMES | {"h264", "hevc"}:
-        return False
     if video.told.demuxer == "mov":
         return 0 < video.stream.frames == len(video.stream.index_entries)  # not fragmented
     return video.told.demuxer in ("matroska", "mpegts", "avi")
@@ -412,15 +443,15 @@ _SETTLES_LATE = frozenset(("mpegts", "avi"))  # after a seek, times are right on
 
 
 class SparsePass:
-    """One pass in decode order that decodes no more than the targets need.
+    """One pass in decode order that decodes little more than the targets need.
 
     Packets wait until it is certain which targets they serve (`_settled`). A keyframe that resets the decoder and lies
     at or before the next target makes everything waiting before it needless. What has to be decoded but is not wanted
     goes in with skip_frame=NONREF, so that the decoder leaves out pictures no other refers to.
     """
 
-    def __init__(self, video: Video, targets: list[int], take: Take) -> None:
-        self.video, self.take, self.bits = video, take, Bitstream(video.codec)
+    def __init__(self, video: Video, targets: list[int], end: int, take: Take) -> None:
+        self.video, self.take, self.bits, self.end = video, take, Bitstream(video.codec), end
         self.targets, self.next = targets, 0  # ticks, ascending; index of the first target without a frame
         self.shown: dict[int, int] = {}  # target -> ticks of its frame
         self.expected: set[int] = set()  # wanted frames that went in and have not come out
@@ -432,11 +463,14 @@ class SparsePass:
         self.reset_at: int | None = None  # ticks of the keyframe decoding (re)started at
         self.dirty = False  # whether the decoder holds anything
         self.may_seek = _may_seek(video)
+        self.unwanted = "NONREF" if video.codec.name in _SKIPS_NONREF else "DEFAULT"
         self.sought = -1  # index of the target last sought
 
     def run(self) -> dict[int, int]:
         """Take every wanted frame; target -> ticks of its frame. Raises Unproven."""
         video = self.video
+        if not self.bits.sparse:
+            raise Unproven(f"{self.bits.name} is decoded whole")
         if self.targets[0] > (video.stream.start_time or 0) + self._gap() and self.may_seek:
             packets = self._sought()
         else:
@@ -457,6 +491,11 @@ class SparsePass:
         if self.next < len(self.targets):
             raise Unproven("a target before the first frame found")
         self._drain()
+        for packet in packets:  # damage after the last wanted frame is the item's too
+            if packet.is_corrupt:
+                raise Unproven("a packet flagged as corrupt")
+            if packet.dts is None or packet.dts >= self.end:
+                break
         return self.shown
 
     def _gap(self) -> int:
@@ -481,7 +520,7 @@ class SparsePass:
             if at <= (video.stream.start_time or 0):
                 break
             try:
-                video.container.seek(at, stream=video.stream)
+                video.seek(at)
             except av.error.FFmpegError:
                 break
             packets = self._from_keyframe(video.packets(), target)
@@ -561,8 +600,9 @@ class SparsePass:
 
     def _decode_pending(self) -> None:
         for packet, wanted in self.pending:
-            self.video.codec.skip_frame = "DEFAULT" if wanted or not self.bits.may_skip(packet) else "NONREF"
-            self._decode(packet)
+            if wanted or not self.bits.may_drop(packet):
+                self.video.codec.skip_frame = "DEFAULT" if wanted else self.unwanted
+                self._decode(packet)
         self._forget_pending()
 
     def _forget_pending(self) -> None:
@@ -701,7 +741,7 @@ class Studio:
             width = max(1, round(width * self.aspect))
         scale = min(1.0, THUMBNAIL_EDGE / max(width, height))
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=80)
         return buffer.getvalue()
@@ -727,7 +767,7 @@ def decode_item(
     targets = sorted({origin.ticks + video.ticks(t) for clip in clips for t in clip.targets_s})
     coverage, bad = 1.0, 0
     try:
-        shown = SparsePass(video, targets, studio.take).run()
+        shown = SparsePass(video, targets, origin.ticks + video.ticks(clips[-1].end_s), studio.take).run()
     except Unproven:
         studio.pictures.clear()
         shown, coverage, bad = decode_all(video, targets, studio.take)

@@ -14,7 +14,8 @@ from pipeline.config import Thresholds
 from pipeline.embed import EmbeddedClip
 from pipeline.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items import Shown
-from pipeline.pixels import Normalisation, normalise
+from pipeline.pixels import normalise
+from pipeline.resize import Normalisation
 from pipeline.types import ClipFrames, clip_id_of, segment_id_of
 
 
@@ -29,14 +30,20 @@ class Prompting:
 
 
 class Describer:
-    """The Video LLM, loaded once, and what it needs to turn frames into requests."""
+    """The Video LLM, loaded once, and what turns frames and texts into requests."""
 
     def __init__(
-        self, model: adatp.VideoLLM, normalisation: Normalisation, thresholds: Thresholds, prompting: Prompting
+        self,
+        model: adatp.VideoLLM,
+        normalisation: Normalisation,
+        thresholds: Thresholds,
+        encoder_flops_per_frame: float,
+        prompting: Prompting,
     ) -> None:
         self._model = model
         self._engine = adatp.Engine(model)
         self._normalisation = normalisation
+        self._encoder_flops = encoder_flops_per_frame
         self._prompting = prompting
         self._method: str | adatp.AdaTP = prompting.prune
         if prompting.prune == "adatp":
@@ -46,25 +53,10 @@ class Describer:
         """Frames (n, H, W, 3) -> the clip's visual tokens (n, c, d), once for all its prompts."""
         return self._model.encode(normalise(torch.from_numpy(clip.frames.copy()), self._normalisation))
 
-    def caption(self, key: str, visual: adatp.Visual, lengths: Sequence[int], stage: str) -> adatp.Request:
-        """A caption prompt names nothing, so global debiasing is off: no relevance (DESIGN section 4)."""
-        return self._request(key, visual, lengths, None, stage)
-
-    def answer(self, key: str, visual: adatp.Visual, shown: Shown) -> adatp.Request:
-        """A question on the frames it was shown; `visual` holds all frames of the item in time order."""
-        return self._request(key, visual[list(shown.places)], shown.lengths, shown.relevance, shown.stage)
-
-    def run(self, requests: Sequence[adatp.Request]) -> dict[str, adatp.Result]:
-        return self._engine.run(requests) if requests else {}
-
-    def _request(
-        self,
-        key: str,
-        visual: adatp.Visual,
-        lengths: Sequence[int],
-        relevance: Sequence[float] | None,
-        stage: str,
+    def request(
+        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str
     ) -> adatp.Request:
+        """The prompt of `stage` on n frames in segments of `lengths`. Without relevance global debiasing is off."""
         return adatp.Request(
             key=key,
             visual=visual,
@@ -74,7 +66,11 @@ class Describer:
             method=self._method,
             p=self._prompting.p,
             max_new_tokens=self._prompting.max_new_tokens,
+            encoder_flops=self._encoder_flops * visual.n_frames,
         )
+
+    def run(self, requests: Sequence[adatp.Request]) -> dict[str, adatp.Result]:
+        return self._engine.run(requests)
 
 
 def show_whole_video(stage: str, question: FloatArray, video_id: str, clips: Sequence[EmbeddedClip]) -> Shown:

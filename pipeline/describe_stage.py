@@ -4,8 +4,9 @@ Legend: n frames of a clip, S segments, D embedding width, q questions.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pipeline.config import DescribeSetup
 from pipeline.describe import Describer, Prompting, show_whole_video
 from pipeline.embed import EmbeddedClip, embed_clips
 from pipeline.encoder import Encoder
-from pipeline.errors import OutOfMemory, VideoError, WorkerLost
+from pipeline.errors import ChangedWhileRead, OutOfMemory, VideoError, WorkerLost
 from pipeline.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items import (
     Failure,
@@ -25,13 +26,23 @@ from pipeline.items import (
     Shown,
     decoded_from_row,
     item_from_row,
+    receipt_record,
     staged_to_row,
 )
 from pipeline.models import resolve_model
-from pipeline.rows import Provenance, answer_record, build_table, caption_record, clip_tables
+from pipeline.rows import Provenance, Record, answer_record, build_table, caption_record, clip_tables
 from pipeline.stages import MAX_DEATHS, Begin
-from pipeline.staging import encode_item
+from pipeline.staging import Rows, encode_item
 from pipeline.types import ClipFrames, Decoded, clip_id_of, segment_id_of
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request to the engine, the table its row goes to, and how the result becomes that row."""
+
+    table: str
+    request: adatp.Request
+    record: Callable[[adatp.Result], Record]
 
 
 class DescribeStage:
@@ -46,12 +57,13 @@ class DescribeStage:
         self._normalisation = encoder.normalisation
         self._questions = _question_vectors(self._encoder, setup.recipe.texts)
         self._describer: Describer | None = None
-        if setup.describes:
+        if setup.recipe.texts:
             model = resolve_model(setup.model.name, "model")
             self._describer = Describer(
                 adatp.load(model.path, device=device, dtype=dtype),
                 model.normalisation,
                 setup.thresholds,
+                self._encoder.flops_per_frame,
                 Prompting(setup.prune, setup.p, setup.max_new_tokens, setup.recipe.texts),
             )
         self._by = Provenance(setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, self._encoder.dim)
@@ -60,134 +72,150 @@ class DescribeStage:
         item, decoded = item_from_row(row), decoded_from_row(row)
         seconds = {"decode": float(row["decode_seconds"][0].as_py())}
         if isinstance(decoded, Failure):
-            return staged_to_row(self._receipt(item, None, decoded, seconds), None)
+            return staged_to_row(_receipt(item, None, 0, decoded, seconds), None)
+        rows: Rows = {}
+        n_clips, failure = 0, None
         try:
-            if self._begin(f"describe-{item.key}") > MAX_DEATHS:
-                raise WorkerLost(f"the describe worker died {MAX_DEATHS} times on this item")
-            rows = self._rows(item, decoded, seconds)
+            if self._begin(f"describe-{item.key}") <= MAX_DEATHS:
+                rows, n_clips = self._rows(item, decoded, seconds), len(decoded.clips) - item.has_context
+            else:
+                rows, n_clips = self._clip_by_clip(item, decoded, seconds)
+                failure = Failure.of("describe", WorkerLost(f"the process died {MAX_DEATHS} times on this item"))
         except VideoError as error:
-            return staged_to_row(self._receipt(item, decoded, Failure.of("describe", error), seconds), None)
+            failure = Failure.of("describe", error)
         except torch.OutOfMemoryError as error:
             failure = Failure.of("describe", OutOfMemory(str(error).splitlines()[0]))
-            return staged_to_row(self._receipt(item, decoded, failure, seconds), None)
-        receipt = self._receipt(item, decoded, None, seconds)
-        record = staged_to_row(receipt, None).drop_columns(["staged"]).to_pylist()[0]
-        return staged_to_row(receipt, encode_item(rows, record))
+        receipt = _receipt(item, decoded, n_clips, failure, seconds)
+        staged = encode_item(rows, receipt_record(receipt)) if receipt.is_staged else None
+        return staged_to_row(receipt, staged)
 
-    def _rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> dict[str, pa.Table]:
-        started = time.perf_counter()
-        tables: dict[str, pa.Table] = {}
-        records: dict[str, list[dict[str, Any]]] = {"captions": [], "answers": []}
-        clips = list(decoded.clips)
+    def _clip_by_clip(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> tuple[Rows, int]:
+        """Rows of the clips that do not kill this process, one at a time; a clip that did so before is left out."""
+        parts: list[Rows] = []
+        for place in range(int(item.has_context), len(decoded.clips)):
+            if item.kind == "answer" or self._begin(f"describe-{item.key}-{place}") > 1:
+                continue
+            before = decoded.clips[max(0, place - 1) : place] if item.kind == "index" else ()
+            alone = replace(item, n_items=2, has_context=bool(before), stored=item.stored[place : place + 1])
+            parts.append(self._rows(alone, replace(decoded, clips=(*before, decoded.clips[place])), seconds))
+        tables = {name for part in parts for name in part}
+        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in tables}, len(parts)
+
+    def _rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
+        """Tables of one item; what each stage took is added to `seconds`."""
+        started, clips, rows = time.perf_counter(), list(decoded.clips), dict[str, pa.Table]()
         if item.kind == "index":
             embedded = embed_clips(
                 self._encoder, self._normalisation, self._setup.thresholds.tau_s, clips, item.has_context
             )
-            seconds["embed"] = time.perf_counter() - started
-            started = time.perf_counter()
             if embedded:
                 fingerprint = item.fingerprints["embed"]
-                tables = clip_tables(item.source, embedded, fingerprint, self._by, self._setup.keep_frames)
-                records = self._describe_index(item, embedded)
+                rows = clip_tables(item.source, embedded, fingerprint, self._by, self._setup.keep_frames)
+            seconds["embed"] = seconds.get("embed", 0.0) + time.perf_counter() - started
+            started = time.perf_counter()
+            asks = self._ask_new(item, embedded)
         elif item.kind == "again":
-            records = self._describe_again(item, clips)
+            asks = self._ask_stored(item, clips)
         else:
-            records["answers"] = self._answer_video(item, clips, item.shown)
-        seconds["describe"] = time.perf_counter() - started
-        for name, rows in records.items():
-            if rows:
-                tables[name] = build_table(name, self._by.dim, rows)
-        return tables
+            asks = self._ask_video(item, clips, item.shown)
+        records: dict[str, list[Record]] = {}
+        if self._describer is not None and asks:
+            results = self._describer.run([ask.request for ask in asks])
+            for ask in asks:
+                records.setdefault(ask.table, []).append(ask.record(results[ask.request.key]))
+        seconds["describe"] = seconds.get("describe", 0.0) + time.perf_counter() - started
+        return rows | {name: build_table(name, self._by.dim, found) for name, found in records.items()}
 
-    def _describe_index(self, item: Item, embedded: Sequence[EmbeddedClip]) -> dict[str, list[dict[str, Any]]]:
-        """Captions of every clip, and answers when the item is the whole video."""
-        questions = [s for s in item.stages if s.startswith("answer:")] if item.n_items == 1 else []
-        shown = [show_whole_video(stage, self._questions[stage], item.source.video_id, embedded) for stage in questions]
-        segments = [clip.lengths for clip in embedded]
-        return self._describe(item, [clip.clip for clip in embedded], segments, shown, [])
+    def _ask_new(self, item: Item, embedded: Sequence[EmbeddedClip]) -> list[Ask]:
+        """Captions of every clip, and questions on the whole video where this item is all of it."""
+        asks: list[Ask] = []
+        if self._describer is None or not embedded:
+            return asks
+        visuals = [self._describer.encode(clip.clip) for clip in embedded]
+        for clip, visual in zip(embedded, visuals, strict=True):
+            asks += self._captions(item, clip.clip, visual, clip.lengths)
+        questions = [s for s in item.stages if s.endswith(":video")] if item.n_items == 1 else []
+        if questions:
+            whole, span_s = adatp.Visual.cat(visuals), (embedded[0].clip.start_s, embedded[-1].clip.end_s)
+            for stage in questions:
+                shown = show_whole_video(stage, self._questions[stage], item.source.video_id, embedded)
+                asks.append(self._answer(item, shown, whole, None, span_s))
+        return asks
 
-    def _describe_again(self, item: Item, clips: Sequence[ClipFrames]) -> dict[str, list[dict[str, Any]]]:
-        """Clips that are in the index already: stored segments stand; each clip may also be asked questions."""
-        asked = []
+    def _ask_stored(self, item: Item, clips: Sequence[ClipFrames]) -> list[Ask]:
+        """Clips that are in the index already: their segments stand; each may be captioned and asked questions."""
+        asks: list[Ask] = []
+        if self._describer is None:
+            return asks
         for clip, stored in zip(clips, item.stored, strict=True):
+            visual = self._describer.encode(clip)
+            asks += self._captions(item, clip, visual, stored.lengths)
             means: FloatArray = np.asarray(stored.vectors, dtype=np.float32)  # (S, D)
             edges_s = [clip.start_s, *(clip.pts_s[i] for i in np.cumsum(stored.lengths)[:-1]), clip.end_s]
             clip_id = clip_id_of(item.source.video_id, clip.clip_index)
             segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(stored.lengths))]
-            for question in item.stages:
-                if question.startswith("answer:") and question.endswith(":clip"):
-                    relevance = segment_relevance(means, self._questions[question])
-                    asked.append((clip.clip_index, choose_shown(question, stored.lengths, relevance, segments)))
-        return self._describe(item, clips, [stored.lengths for stored in item.stored], [], asked)
+            for stage in (s for s in item.stages if s.endswith(":clip")):
+                relevance = segment_relevance(means, self._questions[stage])
+                shown = choose_shown(stage, stored.lengths, relevance, segments)
+                asks.append(self._answer(item, shown, visual, clip_id, (clip.start_s, clip.end_s)))
+        return asks
 
-    def _answer_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[dict[str, Any]]:
-        return self._describe(item, clips, [], shown, [])["answers"]
+    def _ask_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[Ask]:
+        """Questions on a whole video, whose frames were chosen before they were decoded."""
+        (clip,) = clips
+        wanted = len(item.clips[0].targets_s)
+        if len(clip.pts_s) != wanted:
+            raise ChangedWhileRead(f"{wanted} frames stand in the index, but {len(clip.pts_s)} of them decode now")
+        if self._describer is None:
+            return []
+        visual = self._describer.encode(clip)
+        return [self._answer(item, s, visual, None, (clip.start_s, clip.end_s)) for s in shown]
 
-    def _describe(
-        self,
-        item: Item,
-        clips: Sequence[ClipFrames],
-        segments: Sequence[Sequence[int]],
-        shown: Sequence[Shown],
-        asked: Sequence[tuple[int, Shown]],
-    ) -> dict[str, list[dict[str, Any]]]:
-        """One batch for the engine: captions of `clips`, questions on all (`shown`) and on one each (`asked`)."""
-        captions = [s for s in item.stages if s.startswith("caption:")] if item.kind != "answer" else []
-        if self._describer is None or not (captions or shown or asked):
-            return {"captions": [], "answers": []}
-        visuals = {clip.clip_index: self._describer.encode(clip) for clip in clips}
-        requests = [
-            self._describer.caption(f"{stage}/{clip.clip_index}", visuals[clip.clip_index], lengths, stage)
-            for clip, lengths in zip(clips, segments, strict=False)
-            for stage in captions
-        ]
-        if shown:
-            whole = adatp.Visual.cat([visuals[clip.clip_index] for clip in clips])
-            requests += [self._describer.answer(f"{s.stage}/video", whole, s) for s in shown]
-        requests += [self._describer.answer(f"{s.stage}/{index}", visuals[index], s) for index, s in asked]
-        results = self._describer.run(requests)
-        texts, spans = self._setup.recipe.texts, {c.clip_index: (c.start_s, c.end_s) for c in clips}
-        whole_span = (min(c.start_s for c in clips), max(c.end_s for c in clips))
-        answers = [(s, whole_span, None, results[f"{s.stage}/video"]) for s in shown] + [
-            (s, spans[index], clip_id_of(item.source.video_id, index), results[f"{s.stage}/{index}"])
-            for index, s in asked
-        ]
-        return {
-            "captions": [
-                caption_record(
-                    item.source,
-                    (clip.clip_index, clip.start_s, clip.end_s),
-                    stage,
-                    texts[stage],
-                    results[f"{stage}/{clip.clip_index}"],
-                    item.fingerprints[stage],
-                    self._by,
-                )
-                for clip in clips
-                for stage in captions
-            ],
-            "answers": [
-                answer_record(
-                    item.source, span_s, clip_id, s, texts[s.stage], result, item.fingerprints[s.stage], self._by
-                )
-                for s, span_s, clip_id, result in answers
-            ],
-        }
+    def _captions(self, item: Item, clip: ClipFrames, visual: adatp.Visual, lengths: Sequence[int]) -> Iterator[Ask]:
+        """One ask for each caption prompt. A caption prompt names nothing: global debiasing is off (no relevance)."""
+        for stage in (s for s in item.stages if s.startswith("caption:")):
+            span = (clip.clip_index, clip.start_s, clip.end_s)
+            text, fingerprint = self._setup.recipe.texts[stage], item.fingerprints[stage]
+            yield Ask(
+                "captions",
+                self._request(f"{stage}/{clip.clip_index}", visual, lengths, None, stage),
+                partial(caption_record, item.source, span, stage, text, fingerprint, self._by),
+            )
 
-    def _receipt(
-        self, item: Item, decoded: Decoded | None, failure: Failure | None, seconds: dict[str, float]
-    ) -> Receipt:
-        return Receipt(
-            item_key=item.key,
-            video_id=item.source.video_id,
-            kind=item.kind,
-            first_clip=item.clips[1 if item.has_context else 0].clip_index,
-            n_clips=0 if decoded is None else len(decoded.clips) - item.has_context,
-            decoder=None if decoded is None else decoded.decoder,
-            coverage=None if decoded is None else decoded.coverage,
-            failure=failure,
-            seconds=seconds,
+    def _answer(
+        self, item: Item, shown: Shown, visual: adatp.Visual, clip_id: str | None, span_s: tuple[float, float]
+    ) -> Ask:
+        """A question on the frames it is shown; `visual` holds all frames that `shown.places` counts in."""
+        text, fingerprint = self._setup.recipe.texts[shown.stage], item.fingerprints[shown.stage]
+        key = f"{shown.stage}/{clip_id or item.source.video_id}"
+        return Ask(
+            "answers",
+            self._request(key, visual[list(shown.places)], shown.lengths, shown.relevance, shown.stage),
+            partial(answer_record, item.source, span_s, clip_id, shown, text, fingerprint, self._by),
         )
+
+    def _request(
+        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str
+    ) -> adatp.Request:
+        if self._describer is None:
+            raise RuntimeError("nothing can be asked: the run has no prompts, so no Video LLM was loaded")
+        return self._describer.request(key, visual, lengths, relevance, stage)
+
+
+def _receipt(
+    item: Item, decoded: Decoded | None, n_clips: int, failure: Failure | None, seconds: dict[str, float]
+) -> Receipt:
+    return Receipt(
+        item_key=item.key,
+        video_id=item.source.video_id,
+        kind=item.kind,
+        first_clip=item.clips[1 if item.has_context else 0].clip_index,
+        n_clips=n_clips,
+        decoder=None if decoded is None else decoded.decoder,
+        coverage=None if decoded is None else decoded.coverage,
+        failure=failure,
+        seconds=seconds,
+    )
 
 
 def embed_questions(setup: DescribeSetup) -> dict[str, FloatArray]:

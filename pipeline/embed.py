@@ -10,10 +10,15 @@ import numpy as np
 import torch
 
 from adatp import segment_lengths
+from pipeline.decode import Decoder
 from pipeline.encoder import Encoder
+from pipeline.errors import VideoError
 from pipeline.evidence import FloatArray, segment_means
-from pipeline.pixels import Normalisation, normalise
-from pipeline.types import ClipFrames
+from pipeline.models import ModelFiles
+from pipeline.pixels import normalise
+from pipeline.resize import Normalisation
+from pipeline.sampling import parse_sampling, plan_clips
+from pipeline.types import Bounds, ClipFrames
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,24 @@ def embed_clips(
             embedded.append(_segmented(clip, vectors, tau_s, before))
         before = vectors[-1]
     return embedded
+
+
+def embed_videos(files: ModelFiles, paths: Sequence[str], sampling: str, bounds: Bounds) -> list[FloatArray]:
+    """Unit frame vectors (n_i, D) of each video that decodes, in order of time; what does not decode is left out."""
+    encoder, policy, resize = Encoder(files.path), parse_sampling(sampling), files.identity.resize
+    found = []
+    with Decoder(bounds) as decoder:
+        for path in paths:
+            try:
+                plans = plan_clips(decoder.probe(path, policy), policy)
+                decoded = [decoder.decode(path, (plan,), resize, None) for plan in plans]
+            except VideoError:
+                continue
+            clips = [clip for part in decoded for clip in part.clips]
+            pixels = [normalise(torch.from_numpy(clip.frames.copy()), files.normalisation) for clip in clips]
+            if pixels:
+                found.append(encoder.images(torch.cat(pixels)).numpy())
+    return found
 
 
 def _segmented(clip: ClipFrames, vectors: FloatArray, tau_s: float, before: FloatArray | None) -> EmbeddedClip:

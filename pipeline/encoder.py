@@ -10,10 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
+from adatp import TowerShape, tower_flops
 from pipeline.errors import UsageError
 
 FAMILIES = ("siglip", "siglip2", "clip")
+
+# Loading takes a second and needs no bar; the configuration warnings concern generation, which this model never does.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
 
 
 class Encoder:
@@ -36,6 +42,7 @@ class Encoder:
             self._model.config.projection_dim if self._is_clip else self._model.config.vision_config.hidden_size
         )
         self._max_tokens = int(text.max_position_embeddings)
+        self.flops_per_frame = tower_flops(TowerShape.of(self._model.config.vision_config), 1)
 
     @torch.inference_mode()
     def images(self, pixels: Tensor, batch: int = 32) -> Tensor:

@@ -122,6 +122,11 @@ class Receipt:
     failure: Failure | None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def is_staged(self) -> bool:
+        """Whether the item left rows: it may have failed and still have some clips."""
+        return self.n_clips > 0
+
 
 # One row each way ---------------------------------------------------------------------------------------------------
 
@@ -291,8 +296,12 @@ def decoded_from_row(row: pa.Table) -> Decoded | Failure:
 
 
 def staged_to_row(receipt: Receipt, staged: bytes | None) -> pa.Table:
-    record = asdict(receipt) | {"seconds": _pairs(receipt.seconds, "seconds"), "staged": staged}
-    return pa.Table.from_pylist([record], schema=STAGED_SCHEMA)
+    return pa.Table.from_pylist([receipt_record(receipt) | {"staged": staged}], schema=STAGED_SCHEMA)
+
+
+def receipt_record(receipt: Receipt) -> dict[str, Any]:
+    """A receipt in plain values; it also travels as the metadata of the staged file."""
+    return asdict(receipt) | {"seconds": _pairs(receipt.seconds, "seconds")}
 
 
 def receipt_from_record(record: dict[str, Any]) -> Receipt:

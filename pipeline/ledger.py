@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from pipeline.items import Failure, Item, Probed, Receipt
 from pipeline.plan import MAX_ATTEMPTS, Todo
-from pipeline.rows import fingerprint_list
 from pipeline.schemas import errors_schema, videos_schema
 from pipeline.types import Probe
 
@@ -44,7 +43,7 @@ class Outcome:
     @property
     def n_clips(self) -> int:
         """Clips that have rows now."""
-        return sum(receipt.n_clips for receipt in self.receipts if receipt.failure is None)
+        return sum(receipt.n_clips for receipt in self.receipts)
 
 
 def video_record(outcome: Outcome, run_id: str) -> Record:
@@ -136,7 +135,7 @@ def _record_again(outcome: Outcome, run_id: str) -> Record:
         if (answers_ok if stage.startswith("answer:") else captions_ok)
     }
     return outcome.before | {
-        "fingerprints": fingerprint_list(had | made),
+        "fingerprints": _fingerprint_list(had | made),
         "run_id": run_id,
         "indexed_at": datetime.now(UTC),
     }
@@ -158,7 +157,7 @@ def _coverage(outcome: Outcome) -> float | None:
     total = sum(spans.values())
     if not outcome.receipts or total <= 0:
         return None
-    covered = sum(spans[r.item_key] * (r.coverage or 0.0) for r in outcome.receipts if r.failure is None)
+    covered = sum(spans[r.item_key] * (r.coverage or 0.0) for r in outcome.receipts)
     return min(1.0, covered / total)
 
 
@@ -184,7 +183,7 @@ def _record(
         "status": status,
         "error_class": error_class,
         "attempts": attempts,
-        "fingerprints": fingerprint_list(fingerprints),
+        "fingerprints": _fingerprint_list(fingerprints),
         "run_id": run_id,
         "indexed_at": datetime.now(UTC),
     }
@@ -194,3 +193,8 @@ def _probe_columns(probe: Probe) -> Record:
     recorded = None if probe.recorded_at_us is None else datetime.fromtimestamp(probe.recorded_at_us / 1e6, UTC)
     names = ("container", "codec", "width", "height", "rotation", "fps", "is_vfr", "duration_s")
     return {name: getattr(probe, name) for name in names} | {"recorded_at": recorded}
+
+
+def _fingerprint_list(fingerprints: Mapping[str, str]) -> list[dict[str, str]]:
+    """A stage -> fingerprint mapping as the `fingerprints` column of `videos` stores it."""
+    return [{"stage": stage, "fingerprint": fingerprints[stage]} for stage in sorted(fingerprints)]

@@ -14,8 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from pipeline.config import ModelIdentity, Thresholds
 from pipeline.errors import UsageError
-from pipeline.pixels import Normalisation, normalisation_from
-from pipeline.resize import recipe_from
+from pipeline.resize import Normalisation, normalisation_from, recipe_from
 
 BUILTIN = Path(__file__).parent / "builtin"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]

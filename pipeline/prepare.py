@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from adatp import METHODS
 from pipeline.config import IndexConfig, Thresholds
-from pipeline.errors import UsageError
 from pipeline.listing import Listing, list_archive
 from pipeline.models import ModelFiles, resolve_model, resolve_thresholds
 from pipeline.sampling import parse_sampling
@@ -24,8 +22,6 @@ class Prepared:
 
 def prepare(config: IndexConfig, thresholds_file: Path | None = None) -> Prepared:
     """UsageError for an unknown model or encoder, an encoder without thresholds, a missing root, an empty archive."""
-    if config.prune not in METHODS:
-        raise UsageError(f"--prune {config.prune!r} is unknown; expected one of {', '.join(METHODS)}")
     parse_sampling(config.sampling)
     model = resolve_model(config.model, "model")
     encoder = resolve_model(config.encoder_name, "encoder")

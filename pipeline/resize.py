@@ -3,6 +3,7 @@
 No torch here: the decode child imports this file. Rescaling and normalising are in pixels.py.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,25 @@ from PIL import Image
 from pipeline.types import ResizeRecipe
 
 Frame = npt.NDArray[np.uint8]  # (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """pixel * scale, minus mean, over std, by channel. The numbers of a preprocessor_config.json."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 1 / 255
+
+
+def normalisation_from(preprocessor_config: dict[str, Any]) -> Normalisation:
+    """Raises ValueError when the config does not say how."""
+    config = preprocessor_config
+    mean, std = config.get("image_mean"), config.get("image_std")
+    if not config.get("do_normalize", True) or not mean or not std or len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"preprocessor config: expected image_mean and image_std of 3 numbers, got {mean!r}, {std!r}")
+    scale = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
+    return Normalisation(tuple(map(float, mean)), tuple(map(float, std)), scale)  # type: ignore[arg-type]  # 3 checked
 
 
 def recipe_from(preprocessor_config: dict[str, Any]) -> ResizeRecipe:

@@ -1,6 +1,6 @@
 """From an embedded clip and the engine's results to rows of the tables, typed by their schemas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -80,9 +80,9 @@ def caption_record(
     clip: tuple[int, float, float],
     stage: str,
     prompt: str,
-    result: adatp.Result,
     fingerprint: str,
     by: Provenance,
+    result: adatp.Result,
 ) -> Record:
     """`clip` is (clip_index, start_s, end_s)."""
     index, start_s, end_s = clip
@@ -105,9 +105,9 @@ def answer_record(
     clip_id: str | None,
     shown: Shown,
     question: str,
-    result: adatp.Result,
     fingerprint: str,
     by: Provenance,
+    result: adatp.Result,
 ) -> Record:
     _, question_id, scope = shown.stage.split(":")
     return {
@@ -188,8 +188,3 @@ def _pruning(result: adatp.Result, by: Provenance) -> Record:
         "prefill_ms": result.prefill_ms,
         "decode_ms": result.decode_ms,
     }
-
-
-def fingerprint_list(fingerprints: Mapping[str, str]) -> list[dict[str, str]]:
-    """A stage -> fingerprint mapping as the `fingerprints` column of `videos` stores it."""
-    return [{"stage": stage, "fingerprint": fingerprints[stage]} for stage in sorted(fingerprints)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.commits import roll_forward
 from pipeline.config import Recipe
 from pipeline.errors import UsageError
-from pipeline.index import Index
+from pipeline.index import SNAPSHOT, Index
 from pipeline.items import Item, Receipt, receipt_from_record
 from pipeline.lock import index_lock
 from pipeline.plan import REDO_ORDER, Plan, Todo, plan_run
@@ -19,7 +19,9 @@ from pipeline.pools import ClusterOptions
 from pipeline.prepare import Prepared
 from pipeline.progress import Progress
 from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publish
+from pipeline.schemas import videos_schema
 from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
+from pipeline.storage import open_storage
 from pipeline.writer import Writer
 
 if TYPE_CHECKING:
@@ -52,6 +54,29 @@ def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Sa
         report = RunReport.of(run_id, command, config, index, listing, watch, writer.n_failed, len(plan.todo))
         publish(index, report)
     return report
+
+
+def dry_run(prepared: Prepared) -> str:
+    """What `run_index` would do and why, as text. Takes no lock and writes nothing; no video is opened."""
+    table = prepared.listing.table
+    try:
+        index = Index.open(prepared.config.output)
+        known, recipe = index.read("videos"), recipe_for(prepared, index)
+    except UsageError:
+        if holds_an_index(prepared.config.output):
+            raise
+        known, recipe = videos_schema().empty_table(), recipe_for(prepared, None)
+    plan = plan_run(table, known, recipe, prepared.config.redo, prepared.listing.covers)
+    lines = [plan_line(plan, table.num_rows)]
+    sizes = table["size_bytes"].to_pylist()
+    for reason in sorted({todo.reason for todo in plan.todo}):
+        mine = [todo for todo in plan.todo if todo.reason == reason]
+        stages = sorted({stage.split(":")[0] for todo in mine for stage in todo.stages})
+        read = sum(sizes[todo.row] for todo in mine)
+        lines.append(f"  {reason:<9} {len(mine):>7} videos {read / 1e6:>10.1f} MB   {', '.join(stages)}")
+    for stage, n_clips in sorted(plan.conflicts.items()):
+        lines.append(f"  refused   {n_clips:>7} clips of another recipe: would need --redo {stage}")
+    return "\n".join(lines)
 
 
 def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> None:
@@ -104,17 +129,22 @@ def _staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") ->
     yield from workers.run_items([item for item in items if item.key not in staged])
 
 
-def recipe_for(prepared: Prepared, index: Index) -> Recipe:
+def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
     """What this command asks for, and the texts of prompts and questions that the index holds."""
     texts = {}
-    prompts = index.read("captions", ["prompt_id", "prompt"])
-    for row in prompts.group_by(prompts.column_names).aggregate([]).to_pylist():
-        texts[f"caption:{row['prompt_id']}"] = row["prompt"]
-    asked = index.read("answers", ["question_id", "question", "scope"])
-    for row in asked.group_by(asked.column_names).aggregate([]).to_pylist():
-        texts[f"answer:{row['question_id']}:{row['scope']}"] = row["question"]
+    if index is not None:
+        prompts = index.read("captions", ["prompt_id", "prompt"])
+        for row in prompts.group_by(prompts.column_names).aggregate([]).to_pylist():
+            texts[f"caption:{row['prompt_id']}"] = row["prompt"]
+        asked = index.read("answers", ["question_id", "question", "scope"])
+        for row in asked.group_by(asked.column_names).aggregate([]).to_pylist():
+            texts[f"answer:{row['question_id']}:{row['scope']}"] = row["question"]
     identities = (prepared.model.identity, prepared.encoder.identity)
     return Recipe.of(prepared.config, *identities, prepared.thresholds, texts)
+
+
+def holds_an_index(url: str) -> bool:
+    return open_storage(url).exists(SNAPSHOT)
 
 
 def refuse_conflicts(plan: Plan) -> None:

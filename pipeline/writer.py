@@ -92,7 +92,7 @@ class Writer:
     def questions_of(self, w: Work, question_vectors: QuestionVectors) -> list[Item]:
         """Questions on a whole video that its own items could not answer: it has several, or its clips are stored."""
         stages = [s for s in w.todo.stages if s.startswith("answer:") and s.endswith(":video")]
-        staged_ok = [r for r in w.receipts if r.failure is None and r.n_clips]
+        staged_ok = [r for r in w.receipts if r.is_staged]
         if not stages or (w.todo.mode == "index" and (len(w.items) < 2 or not staged_ok)):
             return []
         clips, segments = self._stored_rows(w) if w.todo.mode == "again" else self._staged_rows(staged_ok)
@@ -142,7 +142,7 @@ class Writer:
         for receipt in receipts:
             for stage, seconds in receipt.seconds.items():
                 self.watch.add(stage, seconds)
-        inputs = [r.item_key for r in receipts if r.failure is None]
+        inputs = [r.item_key for r in receipts if r.is_staged]
         drops: dict[str, list[tuple[str, str | None]]] = {
             table: list(pairs)
             for table, pairs in drop_everywhere(

@@ -325,7 +325,9 @@ class _Asker:
 
     def after(self) -> Question | None:
         alone = {
-            s.scene_index: s for s in self.shaped if len(s.scene.things) == 1 and s.scene_index > 0 and not s.thing.steps
+            s.scene_index: s
+            for s in self.shaped
+            if len(s.scene.things) == 1 and s.scene_index > 0 and not s.thing.steps
         }
         if not alone:
             return None

@@ -213,7 +213,9 @@ def _fill(
 def _clutter(rng: np.random.Generator, draft: _Draft) -> tuple[Look, ...]:
     if rng.random() < 0.5:
         return ()
-    looks = [draft.place(_pick(rng, list(SHAPES)), str(int(rng.integers(3))), "small") for _ in range(rng.integers(1, 4))]
+    looks = [
+        draft.place(_pick(rng, list(SHAPES)), str(int(rng.integers(3))), "small") for _ in range(rng.integers(1, 4))
+    ]
     return tuple(look for look in looks if look is not None)
 
 
@@ -272,7 +274,10 @@ def _plant_event(rng: np.random.Generator, host: _Draft, colour: str, focus: Foc
     if focus == "direction":
         if length < 2:
             return
-        (dr, dc), n = list(DIRECTIONS.values())[int(rng.integers(4))], int(rng.integers(1, min(GRID - 1, length - 1) + 1))
+        (dr, dc), n = (
+            list(DIRECTIONS.values())[int(rng.integers(4))],
+            int(rng.integers(1, min(GRID - 1, length - 1) + 1)),
+        )
         row = int(rng.integers(max(0, -dr * n), GRID - max(0, dr * n)))
         col = int(rng.integers(max(0, -dc * n), GRID - max(0, dc * n)))
         look = host.place(_pick(rng, list(SHAPES)), colour, "medium", (row, col))

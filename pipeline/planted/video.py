@@ -15,8 +15,11 @@ FILE_PX = 256  # chroma is halved in H.264: at 64 px a small thing would lose it
 FILE_FPS = 4
 
 
-def write_video(target: Path | io.BytesIO, frames: Pixels, seconds_per_frame: float = 1.0, crf: int = 20) -> None:
-    """Encode `frames` (n, H, W, 3) as H.264 in MP4; each is on screen for `seconds_per_frame`, at 4 pictures a second."""
+def write_video(target: Path | io.BytesIO, frames: Pixels, seconds_per_frame: float = 1.0, lead_s: float = 0.0) -> None:
+    """Encode `frames` (n, H, W, 3) as H.264 in MP4, 4 pictures a second.
+
+    Each is on screen for `seconds_per_frame`, the first `lead_s` less: every later change comes that much early.
+    """
     repeat = round(seconds_per_frame * FILE_FPS)
     if repeat < 1:
         raise ValueError(f"expected at least {1 / FILE_FPS} s a frame, got {seconds_per_frame}")
@@ -25,10 +28,10 @@ def write_video(target: Path | io.BytesIO, frames: Pixels, seconds_per_frame: fl
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, FILE_FPS)
-        stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+        stream.options = {"crf": "20", "preset": "veryfast", "threads": "1"}
         pts = 0
-        for frame in frames:
-            for _ in range(repeat):
+        for index, frame in enumerate(frames):
+            for _ in range(repeat - round(lead_s * FILE_FPS) if index == 0 else repeat):
                 picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
                 picture.pts, picture.time_base = pts, Fraction(1, FILE_FPS)
                 container.mux(stream.encode(picture))

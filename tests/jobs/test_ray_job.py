@@ -45,13 +45,14 @@ def dashboard() -> Iterator[str]:
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--temp-dir={folder}"]
     command += [
         "--object-store-memory=200000000",
-        "--ray-client-server-port=0",
+        f"--ray-client-server-port={free_port()}",
         f"--dashboard-agent-listen-port={free_port()}",
     ]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in auth.items():
             patch.setenv(name, value)
-        head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = open(f"{folder}/head.log", "wb")  # noqa: SIM115  # the head's, for as long as it runs
+        head = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -100,12 +101,12 @@ def test_a_submitted_job_succeeds_and_leaves_the_same_rows(
 
 
 def _connect(address: str, client: type) -> object:  # type: ignore[type-arg]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             return client(address)
-        except (ConnectionError, RuntimeError):
-            assert time.monotonic() < deadline, "the dashboard did not come up"
+        except (ConnectionError, RuntimeError) as error:
+            assert time.monotonic() < deadline, f"the dashboard did not come up: {error}"
             time.sleep(0.5)
 
 

@@ -85,9 +85,7 @@ def test_stored_times_give_their_own_frames(decoder: Decoder, times: dict[str, l
 
 @needs_videos
 @pytest.mark.parametrize("name", OPEN)
-def test_healthy_file_is_covered_and_probed_right(
-    decoder: Decoder, times: dict[str, list[float]], name: str
-) -> None:
+def test_healthy_file_is_covered_and_probed_right(decoder: Decoder, times: dict[str, list[float]], name: str) -> None:
     probe = decoder.probe(open_video(name), Every(Fraction(1)))
     decoded = decoder.decode(open_video(name), plan_clips(probe, Every(Fraction(1)))[:8], ResizeRecipe(8, 8), None)
     assert (decoded.coverage, decoded.bad_packets) == (1.0, 0)

@@ -1,0 +1,108 @@
+"""The whole job against a plain loop over the same work: CPU seconds and peak memory.
+
+    python -m benchmarks.pipeline ../shared/videos/open
+
+The loop calls the same stages one after the other in this process: no Ray, no staging, no commit. What a warm Ray costs is the
+slope: CPU seconds of a run over the archive and two copies of it, minus those of a run over the archive alone, against twice
+the loop. What starting costs (Ray, worker processes, imports, loading the models) is reported beside it. `builtin`
+throughout; CPU seconds are those of all processes. Ends with one JSON line.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.process_tree import ProcessTree
+from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe
+from pipeline.describe_stage import DescribeStage
+from pipeline.items import Source, cut_into_items, item_to_row, probed_from_record, source_to_row
+from pipeline.pools import ClusterOptions
+from pipeline.prepare import Prepared, prepare
+from pipeline.run import run_index
+from pipeline.stages import DecodeStage, ProbeStage
+
+QUESTION = "What is happening?"
+MAX_NEW_TOKENS = 32
+
+
+def plain_loop(prepared: Prepared) -> None:
+    """probe, decode, embed and describe every video, one after the other, in this process and its decode child."""
+    config = prepared.config
+    model, encoder = prepared.model.identity, prepared.encoder.identity
+    recipe = Recipe.of(config, model, encoder, prepared.thresholds, {})
+    setup = DescribeSetup(
+        model=model,
+        encoder=encoder,
+        thresholds=prepared.thresholds,
+        recipe=recipe,
+        prune=config.prune,
+        p=config.p,
+        max_new_tokens=config.max_new_tokens,
+        keep_frames=True,
+        device="cpu",
+        run_id="loop",
+    )
+    probe = ProbeStage(config.sampling, config.bounds)
+    decode = DecodeStage(config.bounds, model.resize, encoder.resize, lambda name: 1)
+    describe = DescribeStage(setup, lambda name: 1)
+    for row in prepared.listing.table.select(["video_id", "uri", "path", "version"]).to_pylist():
+        probed = probed_from_record(probe(source_to_row(Source(**row))).to_pylist()[0])
+        for item in cut_into_items(probed, recipe.wanted, recipe.fingerprints, CLIPS_PER_ITEM):
+            describe(decode(item_to_row(item)))
+
+
+def job(archives: Sequence[Path], output: Path) -> ProcessTree:
+    """One run into a fresh index, measured over all its processes."""
+    with ProcessTree() as tree:
+        prepared = prepare(_config(archives, output))
+        run_index(prepared, ClusterOptions(num_cpus=2), "benchmark", lambda line: None)
+    return tree
+
+
+def _config(archives: Sequence[Path], output: Path) -> IndexConfig:
+    return IndexConfig(
+        tuple(map(str, archives)), str(output), "builtin", questions=(QUESTION,), max_new_tokens=MAX_NEW_TOKENS
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive", type=Path)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # as Ray gives a describe worker of one core
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        copies = [Path(shutil.copytree(args.archive, work / f"copy-{i}")) for i in range(2)]
+        prepared = prepare(_config([args.archive], work / "loop"))
+        plain_loop(prepared)  # warms file cache and imports
+        with ProcessTree() as loop:
+            plain_loop(prepared)
+        once, thrice = job([args.archive], work / "once"), job([args.archive, *copies], work / "thrice")
+    slope = (thrice.cpu_s - once.cpu_s) / 2
+    result = {
+        "benchmark": "pipeline",
+        "job_over_loop_cpu": round(slope / loop.cpu_s, 3),
+        "loop_cpu_s": round(loop.cpu_s, 2),
+        "job_cpu_s_an_archive": round(slope, 2),
+        "start_cpu_s": round(once.cpu_s - slope, 2),
+        "peak_mb_all_processes": round(thrice.peak_mb),
+        "peak_mb_largest_worker": round(thrice.peak_worker_mb),
+        **describe(),
+    }
+    for name, value in result.items():
+        print(f"{name:<24} {value}")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""CPU seconds and peak memory of a process and all it starts, also of those that end meanwhile."""
+
+import contextlib
+import os
+import threading
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+
+class ProcessTree:
+    """Samples this process and its descendants every `every_s` seconds for as long as the `with` block runs.
+
+    `cpu_s` sums user and system time spent inside the block; a process that ends loses at most the last sample.
+    `peak_mb` sums proportional set sizes (shared pages counted once), the highest sample.
+    """
+
+    def __init__(self, every_s: float = 0.1) -> None:
+        self._every_s = every_s
+        self._first: dict[tuple[int, float], float] = {}
+        self._last: dict[tuple[int, float], float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.peak_mb = 0.0
+        self.peak_worker_mb = 0.0
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(last - self._first[key] for key, last in self._last.items())
+
+    def __enter__(self) -> Self:
+        self._sample(starting=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._sample()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self._sample()
+
+    def _sample(self, starting: bool = False) -> None:
+        me = psutil.Process()
+        total_mb = 0.0
+        for process in [me, *me.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                key = (process.pid, process.create_time())
+                spent = process.cpu_times()
+                cpu_s = spent.user + spent.system
+                # what ran before the block does not count; what starts inside it counts from its birth
+                self._first.setdefault(key, cpu_s if starting else 0.0)
+                self._last[key] = cpu_s
+                mb = process.memory_full_info().pss / 1e6
+                total_mb += mb
+                if process.pid != os.getpid():
+                    self.peak_worker_mb = max(self.peak_worker_mb, mb)
+        self.peak_mb = max(self.peak_mb, total_mb)

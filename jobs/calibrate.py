@@ -1,0 +1,86 @@
+"""Measure an encoder's similarity thresholds on an archive of your own, without labels.
+
+    python -m jobs.calibrate --encoder openai/clip-vit-base-patch32 /archive --output thresholds.json
+    python -m jobs.index /archive --output INDEX --encoder openai/clip-vit-base-patch32 --thresholds thresholds.json
+
+tau_s (two frames are one segment) lies in the gap between cosines of neighbouring frames inside a shot and across cuts;
+tau_t (a segment is about a question) is what texts and frames paired at random exceed once in twenty. See
+pipeline/calibration.py.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs import cli
+from pipeline.calibration import calibrate
+from pipeline.embed import embed_videos
+from pipeline.encoder import Encoder
+from pipeline.errors import UsageError
+from pipeline.listing import list_archive
+from pipeline.models import resolve_model
+from pipeline.types import Bounds
+
+TEXTS = tuple(
+    f"{who} {what}"
+    for who in ("a person", "a dog", "a car", "two children", "a bird", "a crowd", "a red circle", "a blue square")
+    for what in (
+        "running outside",
+        "in a kitchen",
+        "on a stage at night",
+        "talking to the camera",
+        "near water",
+        "on a plain background",
+    )
+)
+"""Phrases on many subjects: of any one frame most of them are wrong, which is what tau_t is measured from."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(lambda: _calibrate(_parser().parse_args(argv)))
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    files = resolve_model(args.encoder, "encoder")
+    listing = list_archive(args.roots)
+    local = [row for row in listing.table.to_pylist() if row["refusal"] is None and row["uri"].startswith("file://")]
+    if not local:
+        raise UsageError("no local video among the roots; expected some to measure on")
+    chosen = local[:: max(1, len(local) // args.videos)][: args.videos]
+    vectors = embed_videos(files, [os.fsdecode(row["path"]) for row in chosen], args.sampling, Bounds())
+    texts = tuple(args.texts.read_text().splitlines()) if args.texts else TEXTS
+    try:
+        found = calibrate(vectors, Encoder(files.path).texts(texts).numpy())
+    except ValueError as error:
+        raise UsageError(f"cannot calibrate on {len(vectors)} readable videos: {error}") from error
+    result = {"tau_s": round(found.tau_s, 4), "tau_t": round(found.tau_t, 4), "encoder": files.identity.id}
+    result |= {"videos": len(vectors), "neighbouring_frames": found.n_pairs, "text_pairs": found.n_text_pairs}
+    args.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{args.output}: tau_s {found.tau_s:.4f} from {found.n_pairs} neighbouring frames, ", end="")
+    print(f"tau_t {found.tau_t:.4f} from {found.n_text_pairs} pairs of text and frame")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.calibrate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("roots", nargs="+", metavar="ROOT", help="local videos like those to be indexed")
+    parser.add_argument("--encoder", required=True, help="hub id, local folder or builtin")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="thresholds.json to write")
+    parser.add_argument("--sampling", default="every=1s", help="as the index will be sampled (default: every=1s)")
+    parser.add_argument("--videos", type=int, default=100, help="videos looked at, evenly spread (default: 100)")
+    parser.add_argument(
+        "--texts", type=Path, metavar="FILE", help="one phrase a line, as users will ask (default: 48 everyday phrases)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
