@@ -153,6 +153,11 @@ def file_uri(path: bytes) -> str:
     return "file://" + quote_from_bytes(path, safe="/-._~")
 
 
+def uri_of_path(path: str) -> str:
+    """The URI that listing gives a local file."""
+    return file_uri(_absolute(os.fsencode(path)))
+
+
 def path_of(uri: str) -> bytes:
     """The inverse of `file_uri`."""
     return unquote_to_bytes(uri.removeprefix("file://"))

@@ -308,7 +308,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=_STEPS)
 def test_any_history_with_any_crashes_is_the_plain_dictionary(
     steps: list[tuple[str, int, int | None]], tmp_path_factory: pytest.TempPathFactory
@@ -588,3 +588,9 @@ def test_a_recorded_run_touches_nothing_else(tmp_path: Path) -> None:
     assert {p: t for p, t in after.items() if p.parent.name != "runs"} == before
     assert os.listdir(Path(index.url) / "runs") == ["run-1.parquet"]
     assert index.read("runs")["listed"].to_pylist() == [4]
+
+
+def test_the_page_of_kill_points_is_what_the_matrix_runs() -> None:
+    from tests.pipeline.crash_table import crash_table  # it imports the scenarios from here
+
+    assert (_repository() / "docs" / "crash_points.md").read_text() == crash_table()
