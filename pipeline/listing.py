@@ -9,6 +9,7 @@ links, folders named like videos. Links to folders are not followed. Names are b
 survives, percent-escaped in the URI.
 """
 
+import codecs
 import csv
 import fnmatch
 import io
@@ -91,7 +92,7 @@ class Listing:
 
     def _covers(self, candidate: Root, root: str, uri: str) -> bool:
         if not candidate.recursive:
-            return root == candidate.uri
+            return root == candidate.uri and not (self.include or self.exclude)
         prefix = candidate.uri.rstrip("/") + "/"
         if not uri.startswith(prefix):
             return False
@@ -181,7 +182,7 @@ def _open_root(
         if os.path.isdir(path):
             folder = os.path.realpath(path)
             return file_uri(folder), True, _walk(folder, wanted, _is_video, progress)
-        if absolute.endswith(tuple(map(str.encode, MANIFEST_EXTENSIONS))):
+        if os.path.isfile(path) and absolute.endswith(tuple(map(str.encode, MANIFEST_EXTENSIONS))):
             return file_uri(absolute), False, _manifest(os.fsdecode(absolute))
         return file_uri(absolute), False, iter([_named(absolute)])
     if _GLOB.search(path):
@@ -283,7 +284,8 @@ def _manifest_lines(location: str) -> Iterable[bytes]:
         raise UsageError(f"cannot read the manifest {_shown(location)}: {error}") from error
     try:
         if location.endswith(".txt"):
-            return [line for line in (raw.removesuffix(b"\r") for raw in data.split(b"\n")) if line]
+            lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+            return [line for line in (raw.removesuffix(b"\r") for raw in lines) if line]
         if location.endswith(".csv"):
             rows = csv.reader(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=""), strict=True)
             header = next(rows, [])

@@ -67,7 +67,11 @@ class Storage(Protocol):
 
 def open_storage(url: str) -> Storage:
     """Storage at a local path or s3://bucket/prefix. Nothing is touched yet."""
-    return S3Storage(url) if is_s3(url) else LocalStorage(url)
+    if is_s3(url):
+        return S3Storage(url)
+    if "://" in url:
+        raise UsageError(f"{url!r}: expected a local path or s3://bucket/prefix")
+    return LocalStorage(url)
 
 
 def is_s3(url: str) -> bool:

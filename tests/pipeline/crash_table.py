@@ -22,9 +22,9 @@ and by plain glob, with those of an undisturbed run. The numbers are those of th
 |---|---|---|---|---|---|
 """
 _TAIL = """
-Killed up to "opens at", nothing has happened: staged items wait, the same command commits them. Killed after it, the next
-start finishes the commit. Killed after "readers see it", only deletes were left. `python -m tests.pipeline.crash_table`
-writes this page.
+Killed up to "opens at", nothing has happened: staged items wait, the same command commits them. Killed after it, the
+next start finishes the commit. Killed after "readers see it", only deletes were left.
+`python -m tests.pipeline.crash_table` writes this page.
 """
 
 

@@ -212,7 +212,7 @@ def kill_on_s3(scenario: str, s3_url: str, stride: int) -> None:
 
 
 def test_killed_on_s3(s3_url: str) -> None:
-    kill_on_s3("replace", s3_url, stride=5)
+    kill_on_s3("replace", s3_url, stride=9)
 
 
 @pytest.mark.nightly
