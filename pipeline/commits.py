@@ -143,6 +143,8 @@ def _commit(
         encoder=encoder or before.encoder,
     )
     plan = _with_rewrites(index, plan, before, _dropped(plan, body), merges)
+    if not (plan.inputs or plan.rewrites) and plan.encoder == before.encoder:
+        return before  # nothing to add, and nothing of what is dropped was there
     _refuse_mixed_encoders(index, plan, before)
     if body:
         index.storage.write_atomic(plan.body_path, staging.encode_item(body))
@@ -186,7 +188,9 @@ def open_commit(index: Index, snapshot: Snapshot) -> Plan | None:
 
 def record_run(index: Index, run_id: str, row: pa.Table) -> None:
     """Append a run to the log: one file, published at once, outside commits."""
-    index.storage.write_atomic(f"runs/{run_id}.parquet", _parquet("runs", row.cast(schema_of(Snapshot(), "runs"))))
+    data = _parquet("runs", row.cast(schema_of(Snapshot(), "runs")))
+    with _storage_trouble(index):
+        index.storage.write_atomic(f"runs/{run_id}.parquet", data)
 
 
 def kept(table: str, rows: pa.Table, drops: Collection[tuple[str, str | None]]) -> pa.Table:
@@ -221,7 +225,7 @@ def _finish(index: Index, plan: Plan, before: Snapshot, tag: str, first: Rows | 
     for table in COMMITTED_TABLES:
         if not files[table] and (plan.encoder or table not in VECTOR_TABLES):
             _publish_empty(index, files, table, plan)
-    after = replace(before, commit=plan.commit, files={t: f for t, f in files.items() if f}, encoder=plan.encoder)
+    after = Snapshot(plan.commit, {table: names for table, names in files.items() if names}, plan.encoder)
     if index.storage.replace_if(SNAPSHOT, after.to_json(), tag) is None:
         raise IndexLocked(f"the snapshot of {index.url} was changed by another run during commit {plan.commit}")
     _close(index, plan)

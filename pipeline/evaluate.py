@@ -30,9 +30,10 @@ from adatp.plan import Method
 from pipeline.config import Thresholds
 from pipeline.encoder import Encoder
 from pipeline.errors import UsageError
-from pipeline.pixels import Normalisation, normalise
+from pipeline.pixels import normalise
 from pipeline.planted.items import Item
 from pipeline.planted.questions import Group
+from pipeline.resize import Normalisation
 
 BATCH = 24  # items rendered, encoded and answered together
 
