@@ -243,7 +243,7 @@ class _Asker:
 
     def order(self) -> Question | None:
         options = _one_each(self.shaped, lambda s: s.kind)
-        self.rng.shuffle(options)  # type: ignore[arg-type]  # numpy shuffles any list in place
+        self.rng.shuffle(options)
         by_scene = list({s.scene_index: s for s in options}.values())[:3]
         if len(by_scene) < 3:
             return None
