@@ -7,7 +7,7 @@ Rules that every path here keeps:
 
 * Stream: FFmpeg's "best" video stream (av_find_best_stream, which decord takes too); attached pictures are no video.
 * Time: presentation time in seconds from the first frame that a full sequential decode outputs.
-* Pixels: RGB24 of exactly the wanted frame, turned upright by the display matrix where that is a multiple of 90 degrees.
+* Pixels: RGB24 of exactly the wanted frame, turned upright by the display matrix where it turns by multiples of 90.
 * A packet that does not decode is counted and passed over; what is around it is kept.
 
 Ticks are integer presentation times in units of the stream's time base.
@@ -16,7 +16,6 @@ Ticks are integer presentation times in units of the stream's time base.
 import bisect
 import ctypes
 import io
-import math
 import os
 import re
 import resource
@@ -25,10 +24,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -46,6 +45,7 @@ from pipeline.sampling import Every, Sampling, count_targets, parse_sampling, un
 from pipeline.types import Bounds, ClipPlan, Probe, ResizeRecipe
 
 THUMBNAIL_EDGE = 256
+BEAT_S = 0.2
 OUT_OF_ORDER = 2  # frames; where a container stores decoding times only, B-frames come out with swapped times
 MAX_HEAD_PACKETS = 600
 MAX_READ_FAILURES = 32  # in a row
@@ -67,6 +67,7 @@ class Video:
     def __init__(self, path: str, bounds: Bounds, beat: Beat) -> None:
         self.path, self.bounds, self.beat = path, bounds, beat
         self.furthest = -1  # byte position the demuxer has reached
+        self._origin: Origin | None = None
         self.told = container_of(path)
         self._open()
         pixels = self.codec.width * self.codec.height
@@ -94,6 +95,8 @@ class Video:
         self.codec.options = limit
         if not self.stream.time_base or self.stream.time_base <= 0:
             raise NotAVideo(f"{self.told.name}: a video stream without a time base")
+        self.tick_num: int
+        self.tick_den: int
         self.tick_num, self.tick_den = self.stream.time_base.numerator, self.stream.time_base.denominator
         self.head: list[Packet] | None = []  # all packets read since opening, while they are few
         self.replay: list[Packet] = []
@@ -101,14 +104,29 @@ class Video:
     def close(self) -> None:
         self.container.close()
 
+    def origin(self) -> "Origin":
+        """The first frame a full decode outputs, found once. Raises NoFrames. Moves the demuxer."""
+        if self._origin is None:
+            self._origin = find_origin(self)
+        return self._origin
+
     def rewind(self) -> None:
         """Back to the first packet, with a decoder that knows nothing."""
-        if self.head is not None and (not self.codec.is_open or resets_at_keyframes(self.codec.name)):
+        if not resets_at_keyframes(self.codec.name):
+            self.close()
+            self._open()
+        elif self.head is not None:
             self.codec.flush_buffers()
             self.replay = list(self.head)
+        elif self.indexed() and self.stream.index_entries:
+            self.seek(self.stream.index_entries[0].timestamp)
         else:
             self.close()
             self._open()
+
+    def indexed(self) -> bool:
+        """Whether the demuxer knew every packet's place from the header on."""
+        return self.told.demuxer == "mov" and 0 < self.stream.frames == len(self.stream.index_entries)
 
     def seek(self, ticks: int) -> None:
         """To where the container thinks a keyframe at or before `ticks` is. Raises av.error.FFmpegError."""
@@ -156,7 +174,7 @@ class Video:
 
     def decode(self, packet: Packet | None) -> list[VideoFrame]:
         """Frames that come out when `packet` goes in; None drains. Raises av.error.FFmpegError."""
-        frames = self.codec.decode(packet)
+        frames: list[VideoFrame] = self.codec.decode(packet)
         if frames:
             self.beat()
         return frames
@@ -191,24 +209,27 @@ def _not_opened(path: str, told: Container, error: av.error.FFmpegError) -> Vide
 
 # --- where decoding may start, and which packets it may leave out -----------------------------------------------------
 
-_RESETS_AT_KEYFRAMES = frozenset(
-    "mpeg1video mpeg2video mpeg4 msmpeg4v1 msmpeg4v2 msmpeg4v3 wmv1 wmv2 wmv3 vc1 h263 flv1 flv vp6 vp6f vp8 vp9 av1 "
-    "libdav1d theora mjpeg prores dnxhd dvvideo rawvideo ffv1 huffyuv ffvhuff utvideo cfhd hap png v210".split()
-)
+# fmt: off
+_RESETS_AT_KEYFRAMES = frozenset((
+    "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1", "h263",
+    "flv1", "flv", "vp6", "vp6f", "vp8", "vp9", "av1", "libdav1d", "theora", "mjpeg", "prores", "dnxhd", "dvvideo",
+    "rawvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo", "cfhd", "hap", "png", "v210",
+))
+# fmt: on
 
 
 def resets_at_keyframes(codec: str) -> bool:
-    """Whether the codec is one whose keyframes we know to need nothing before them (checked by NAL in H.264 and HEVC)."""
+    """Whether the codec's keyframes are known to need nothing before them (H.264 and HEVC are told by NAL type)."""
     return codec in _RESETS_AT_KEYFRAMES or codec in ("h264", "hevc")
 
 
-_SKIPS_NONREF = frozenset("h264 mpeg1video mpeg2video mpeg4 vc1 wmv3".split())
+_SKIPS_NONREF = frozenset(("h264", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"))
 _VCL_H264 = frozenset((1, 2, 5))
 _IRAP_HEVC = range(16, 22)
 
 
 class Bitstream:
-    """What a coded packet is, where that decides exactness. Told by the bitstream, not by the container's flags alone."""
+    """What a coded packet is, where that decides exactness: told by the bitstream, not by the container alone."""
 
     def __init__(self, codec: Any) -> None:
         self.name = codec.name
@@ -231,6 +252,10 @@ class Bitstream:
             return any((header >> 1) & 63 in _IRAP_HEVC for header, _ in self._units(packet))
         return self.name in _RESETS_AT_KEYFRAMES
 
+    def has_parameters(self, packet: Packet) -> bool:
+        """Whether an H.264 keyframe carries a sequence parameter set of its own, so that the size may change there."""
+        return packet.is_keyframe and any(header & 31 == 7 for header, _ in self._units(packet))
+
     def may_drop(self, packet: Packet) -> bool:
         """Whether an unwanted packet need not be decoded: HEVC that the container marks as referred to by none.
 
@@ -250,7 +275,7 @@ class Bitstream:
                 at += size
         else:
             raw = bytes(data)
-            for match in re.finditer(rb"\0\0\1(.)(.)", raw, re.DOTALL):
+            for match in re.finditer(b"\0\0\x01(.)(.)", raw, re.DOTALL):
                 yield match[1][0], match[2][0]
 
 
@@ -265,11 +290,11 @@ class Origin:
     width: int
     height: int
     turn: int  # quarter turns counter-clockwise that bring a decoded picture upright
-    bad_packets: int
+    absurd: bool  # the display matrix is no matrix: nothing the header says is taken on trust
 
 
 def find_origin(video: Video) -> Origin:
-    """Decode from the start until a frame comes out. Raises NoFrames. Leaves the demuxer a little way in."""
+    """Decode from the start of a fresh Video until a frame comes out. Raises NoFrames."""
     bad, cause = 0, "no packet gave a frame"
     for packet in _and_drain(video.packets()):
         try:
@@ -281,7 +306,8 @@ def find_origin(video: Video) -> Origin:
             continue
         for frame in frames:
             ticks = frame.pts if frame.pts is not None else 0
-            return Origin(ticks, frame.width, frame.height, _quarter_turns(frame), bad)
+            turn, absurd = _quarter_turns(frame)
+            return Origin(ticks, frame.width, frame.height, turn, absurd)
     raise NoFrames(f"{video.told.name}, {video.codec.name}: {cause}")
 
 
@@ -290,10 +316,11 @@ def _and_drain(packets: Iterator[Packet]) -> Iterator[Packet | None]:
     yield None
 
 
-def _quarter_turns(frame: VideoFrame) -> int:
-    """An absurd display matrix turns nothing."""
+def _quarter_turns(frame: VideoFrame) -> tuple[int, bool]:
+    """Quarter turns counter-clockwise, and whether the display matrix is absurd. Odd angles turn nothing."""
     degrees = frame.rotation
-    return degrees // 90 % 4 if -360 <= degrees <= 360 and degrees % 90 == 0 else 0
+    absurd = abs(degrees) > 360
+    return (0 if absurd or degrees % 90 else degrees // 90 % 4), absurd
 
 
 # --- probe ------------------------------------------------------------------------------------------------------------
@@ -320,7 +347,7 @@ class Table:
 
 def probe(video: Video, sampling: Sampling) -> Probe:
     """Look once, without decoding more than the first frame (`uniform` has to count frames and decodes them all)."""
-    origin = find_origin(video)
+    origin = video.origin()
     if origin.width * origin.height > video.bounds.max_megapixels * 1e6:
         raise TooLarge(f"{origin.width} x {origin.height} pixels, more than {video.bounds.max_megapixels:g} megapixels")
     table = _scan(video, origin)
@@ -363,7 +390,7 @@ def _scan(video: Video, origin: Origin) -> Table:
     claim_s = (video.container.duration or 0) / 1e6
     small = os.path.getsize(video.path) <= WHOLE_SCAN_BYTES
     may_seek = resets_at_keyframes(video.codec.name) and _may_seek(video)
-    if not small and 0 < claim_s and may_seek:
+    if not small and claim_s > 0 and may_seek:
         head, tail = _head_and_tail(video, claim_s)
         found_s = video.seconds(tail.last - origin.ticks)
         if head.ticks and abs(found_s - claim_s) <= 2 + claim_s / 100:
@@ -400,7 +427,7 @@ def _recorded_at(video: Video) -> int | None:
     except ValueError:
         return None
     if at.tzinfo is None:
-        at = at.replace(tzinfo=timezone.utc)
+        at = at.replace(tzinfo=UTC)
     return round(at.timestamp()) * 1_000_000 + at.microsecond if 1980 < at.year < 2100 else None
 
 
@@ -434,9 +461,7 @@ class Unproven(Exception):
 
 def _may_seek(video: Video) -> bool:
     """Where a seek lands before its target with right timestamps, or lands wrong in a way that is noticed."""
-    if video.told.demuxer == "mov":
-        return 0 < video.stream.frames == len(video.stream.index_entries)  # not fragmented
-    return video.told.demuxer in ("matroska", "mpegts", "avi")
+    return video.indexed() or video.told.demuxer in ("matroska", "mpegts", "avi")
 
 
 _SETTLES_LATE = frozenset(("mpegts", "avi"))  # after a seek, times are right only from the second keyframe on
@@ -562,9 +587,9 @@ class SparsePass:
     def _settled(self, packet: Packet) -> bool:
         """Whether it is known which frame follows this one on screen: no packet to come can be shown before dts."""
         after = self._after(packet.pts)
-        return (
-            len(self.window) > LOOKAHEAD or after is not None and self.last_dts is not None and after <= self.last_dts
-        )
+        if len(self.window) > LOOKAHEAD:
+            return True
+        return after is not None and self.last_dts is not None and after <= self.last_dts
 
     def _settle(self, packet: Packet) -> None:
         ticks = packet.pts
@@ -643,47 +668,59 @@ def decode_all(video: Video, targets: list[int], take: Take) -> tuple[dict[int, 
     For what is damaged, dropped or out of order: only frames that came out count. Returns target -> ticks of its frame,
     the coverage and the packets that failed.
     """
-    shown: dict[int, int] = {}
-    table, came, bad = Table(), set[int](), 0
-    held: VideoFrame | None = None
-    waiting: list[VideoFrame] = []
-    next_target, taken = 0, -(1 << 62)
+    table, bad = Table(), 0
+    came: set[int] = set()
+    waiting: list[tuple[int, VideoFrame]] = []
+    screen = Screen(targets, take)
     video.rewind()
     video.codec.skip_frame = "DEFAULT"
-
-    def show(frame: VideoFrame, before: int | None) -> None:
-        nonlocal next_target, taken
-        while next_target < len(targets) and (before is None or targets[next_target] < before):
-            if targets[next_target] >= frame.pts:
-                shown[targets[next_target]] = frame.pts
-                if frame.pts != taken:
-                    taken = frame.pts
-                    take(taken, frame)
-            next_target += 1
-
     for packet in _and_drain(video.packets()):
+        failed = packet is not None and packet.is_corrupt
         if packet is not None:
             table.add(packet)
-            bad += packet.is_corrupt
         try:
             frames = video.decode(packet)
         except av.error.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
-            bad += 1
-            continue
-        came.update(frame.pts for frame in frames if frame.pts is not None)
-        waiting = sorted((f for f in [*waiting, *frames] if f.pts is not None), key=lambda frame: frame.pts)
+            frames, failed = [], True
+        bad += failed
+        arrived = [(frame.pts, frame) for frame in frames if frame.pts is not None]
+        came.update(ticks for ticks, _ in arrived)
+        waiting = sorted(waiting + arrived, key=lambda pair: pair[0])
         while len(waiting) > (OUT_OF_ORDER if packet is not None else 0):
-            frame = waiting.pop(0)
-            if held is not None and frame.pts > held.pts:
-                show(held, frame.pts)
-            held = frame if held is None or frame.pts > held.pts else held
-        if next_target >= len(targets):
+            screen.show(*waiting.pop(0))
+        if screen.next == len(targets):
             break
-    if held is not None:
-        show(held, None)
-    return shown, _coverage(table, came, targets) if bad else 1.0, bad
+    screen.end()
+    return screen.shown, _coverage(table, came, targets) if bad else 1.0, bad
+
+
+class Screen:
+    """What is on screen, frame after frame; each target gets the frame shown when its time has come."""
+
+    def __init__(self, targets: list[int], take: Take) -> None:
+        self.targets, self.take, self.next = targets, take, 0
+        self.shown: dict[int, int] = {}
+        self.held: tuple[int, VideoFrame] | None = None
+
+    def show(self, ticks: int, frame: VideoFrame) -> None:
+        if self.held is not None and ticks <= self.held[0]:
+            return  # it comes too late to be seen
+        self._serve_until(ticks)
+        self.held = ticks, frame
+
+    def end(self) -> None:
+        self._serve_until(1 << 62)
+
+    def _serve_until(self, ticks: int) -> None:
+        while self.held is not None and self.next < len(self.targets) and self.targets[self.next] < ticks:
+            held, frame = self.held
+            if self.targets[self.next] >= held:
+                if held not in self.shown.values():
+                    self.take(held, frame)
+                self.shown[self.targets[self.next]] = held
+            self.next += 1
 
 
 def _coverage(table: Table, came: set[int], targets: list[int]) -> float:
@@ -694,6 +731,62 @@ def _coverage(table: Table, came: set[int], targets: list[int]) -> float:
     spans = [(ticks, end - ticks) for ticks, end in zip(shown, ends, strict=True)][first:]
     total = sum(span for _, span in spans)
     return sum(span for ticks, span in spans if ticks in came) / total if total else 0.0
+
+
+# --- decord -----------------------------------------------------------------------------------------------------------
+
+# Measured (benchmarks/decode.py): planned PyAV leaves out pictures that decord decodes, and is cheaper wherever there
+# is something to leave out; on a video of no more frames than a clip there is not. Elsewhere decord, with an FFmpeg of
+# its own, is the second try where PyAV's has crashed or hung.
+DECORD_FRAMES = 32
+
+
+def frames_for_decord(video: Video) -> list[int] | None:
+    """Presentation ticks of all frames, by decord's index, where decord is proven to number and show them alike.
+
+    The evidence (tests/pipeline/test_decode.py) covers 8-bit 4:2:0 H.264 in MP4 and QuickTime: there its pixels equal
+    PyAV's to the last bit. Everything decord is known to get wrong is excluded by the packet table: edit lists, times
+    missing or doubled, damage, parameter sets that change on the way.
+    """
+    codec = video.codec
+    if not video.indexed() or codec.name != "h264" or codec.pix_fmt != "yuv420p" or codec.color_range == 2:
+        return None
+    if os.path.getsize(video.path) > WHOLE_SCAN_BYTES:
+        return None
+    bits, origin, ticks = Bitstream(codec), video.origin(), list[int]()
+    video.rewind()
+    for packet in video.packets():
+        if packet.pts is None or packet.is_discard or packet.is_corrupt or bits.has_parameters(packet):
+            return None
+        ticks.append(packet.pts)
+    ticks.sort()
+    unique = all(a < b for a, b in pairwise(ticks))
+    return ticks if unique and len(ticks) == video.stream.frames and ticks[0] == origin.ticks else None
+
+
+def decode_with_decord(video: Video, frames: list[int], targets: list[int], studio: "Studio") -> dict[int, int]:
+    """Target -> ticks of the frame on screen. Raises Unproven where decord sees another video than PyAV."""
+    import decord  # 50 ms and 100 MB that most children never need
+
+    decord.logging.set_level(decord.logging.QUIET)
+    origin = video.origin()
+    upright = (origin.width, origin.height) if origin.turn % 2 else (origin.height, origin.width)
+    with open(video.path, "rb") as file:  # by descriptor: decord wants UTF-8 names
+        try:
+            reader = decord.VideoReader(f"/proc/self/fd/{file.fileno()}", num_threads=1)
+            starts = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+            ours = np.array([video.seconds(ticks) for ticks in frames])
+            if len(starts) != len(frames) or np.abs(starts - starts[0] - ours + ours[0]).max() > 1e-3:
+                raise Unproven("decord numbers the frames otherwise")
+            shown = {target: frames[bisect.bisect_right(frames, target) - 1] for target in targets}
+            for ticks in sorted(set(shown.values())):
+                pixels = reader[bisect.bisect_left(frames, ticks)].asnumpy()
+                if pixels.shape != (*upright, 3):
+                    raise Unproven("decord shows another size")
+                studio.take_rgb(ticks, pixels)
+        except (decord.DECORDError, RuntimeError) as error:
+            raise Unproven(f"decord: {error}") from error
+    return shown
 
 
 # --- an item: clips of one video --------------------------------------------------------------------------------------
@@ -724,7 +817,9 @@ class Studio:
 
     def rgb(self, frame: VideoFrame) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(H, W, 3) as decoded, not yet upright."""
-        return self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        pixels: np.ndarray[Any, np.dtype[np.uint8]]
+        pixels = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # type: ignore[assignment]
+        return pixels
 
     def take_rgb(self, ticks: int, upright: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         image = Image.fromarray(np.ascontiguousarray(upright))
@@ -760,20 +855,40 @@ class Item:
 
 
 def decode_item(
-    video: Video, clips: list[ClipPlan], model: ResizeRecipe, encoder: ResizeRecipe | None, may_decord: bool
+    video: Video,
+    clips: list[ClipPlan],
+    model: ResizeRecipe,
+    encoder: ResizeRecipe | None,
+    avoid: str | None,
+    announce: Callable[[str], None],
 ) -> Item:
-    origin = find_origin(video)
+    """Decode consecutive clips. `avoid` names a decoder whose child died on this video; `announce` tells which runs."""
+    origin = video.origin()
     studio = Studio(video, origin.turn, model, encoder)
     targets = sorted({origin.ticks + video.ticks(t) for clip in clips for t in clip.targets_s})
-    coverage, bad = 1.0, 0
+    end = origin.ticks + video.ticks(clips[-1].end_s)
+    decoder, coverage, bad = "decord", 1.0, 0
     try:
-        shown = SparsePass(video, targets, origin.ticks + video.ticks(clips[-1].end_s), studio.take).run()
+        if origin.absurd:
+            raise Unproven("an absurd display matrix")
+        frames = frames_for_decord(video) if _wants_decord(video, avoid) else None
+        announce("decord" if frames else "pyav")
+        if frames:
+            shown = decode_with_decord(video, frames, targets, studio)
+        else:
+            decoder, shown = "pyav", SparsePass(video, targets, end, studio.take).run()
     except Unproven:
         studio.pictures.clear()
+        announce("pyav")
+        decoder = "pyav"
         shown, coverage, bad = decode_all(video, targets, studio.take)
     by_clip = [(clip, _frames_of(clip, video, origin, shown)) for clip in clips]
     seconds = {ticks: video.seconds(ticks - origin.ticks) for ticks in studio.pictures}
-    return Item(by_clip, studio.pictures, seconds, "pyav", coverage, bad)
+    return Item(by_clip, studio.pictures, seconds, decoder, coverage, bad)
+
+
+def _wants_decord(video: Video, avoid: str | None) -> bool:
+    return avoid == "pyav" or (avoid is None and 0 < video.stream.frames <= DECORD_FRAMES)
 
 
 def _frames_of(clip: ClipPlan, video: Video, origin: Origin, shown: dict[int, int]) -> list[int]:
@@ -788,19 +903,54 @@ def _frames_of(clip: ClipPlan, video: Video, origin: Origin, shown: dict[int, in
 # --- the child --------------------------------------------------------------------------------------------------------
 
 
-def answer(request: dict[str, Any], out: int) -> None:
+class Shelf:
+    """Keeps the video of the last request open: probe and decode of one file mostly follow each other."""
+
+    def __init__(self) -> None:
+        self.key: tuple[object, ...] = ()
+        self.video: Video | None = None
+
+    def take(self, path: str, bounds: Bounds, beat: Beat) -> Video:
+        """An opened Video of the file as it is now; the caller puts it back unless it failed."""
+        key, video, self.video = (path, bounds, _identity(path)), self.video, None
+        if video is not None and key == self.key:
+            video.beat, video.furthest = beat, -1
+            return video
+        if video is not None:
+            video.close()
+        self.key = key
+        return Video(path, bounds, beat)
+
+    def put_back(self, video: Video) -> None:
+        self.video = video
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def answer(shelf: Shelf, request: dict[str, Any], out: int) -> None:
     """Serve one request; whatever is wrong with the video becomes an answer too."""
     last = time.monotonic()
 
     def beat() -> None:
         nonlocal last
-        if time.monotonic() - last > 0.2:
+        if time.monotonic() - last > BEAT_S:
             last = time.monotonic()
             send(out, {"is": "beat"})
 
     try:
-        with closing(Video(request["path"], Bounds(**request["bounds"]), beat)) as video:
+        video = shelf.take(request["path"], Bounds(**request["bounds"]), beat)
+        try:
             serve(video, request, out)
+        except BaseException:
+            video.close()
+            raise
+        shelf.put_back(video)
     except VideoError as error:
         send(out, {"is": "error", "class": type(error).__name__, "message": str(error)})
     except MemoryError:
@@ -815,7 +965,14 @@ def serve(video: Video, request: dict[str, Any], out: int) -> None:
         clips = [ClipPlan(**clip | {"targets_s": tuple(clip["targets_s"])}) for clip in request["clips"]]
         recipes = [ResizeRecipe(**r) if r else None for r in (request["model"], request["encoder"])]
         assert recipes[0] is not None
-        item = decode_item(video, clips, recipes[0], recipes[1], request["may_decord"])
+        item = decode_item(
+            video,
+            clips,
+            recipes[0],
+            recipes[1],
+            request["avoid"],
+            lambda name: send(out, {"is": "beat", "decoder": name}),
+        )
         for clip, ticks in item.clips:
             if ticks:
                 _send_clip(out, clip, [item.pictures[t] for t in ticks], [item.seconds[t] for t in ticks])
@@ -855,10 +1012,11 @@ def main(parent: int, memory_bytes: int) -> None:
     os.dup2(2, 1)  # whatever a library prints must not land among the answers
     av.logging.set_level(None)
     send(out, {"is": "ready"})
+    shelf = Shelf()
     try:
         while True:
             request, _ = receive(0)
-            answer(request, out)
+            answer(shelf, request, out)
     except PipeClosed:
         pass
 

@@ -15,7 +15,8 @@ from transformers.utils import logging as transformers_logging
 from adatp import TowerShape, tower_flops
 from pipeline.errors import UsageError
 
-FAMILIES = ("siglip", "siglip2", "clip")
+FAMILIES = ("siglip", "clip")
+"""SigLIP2 checkpoints of fixed resolution are of type siglip too; NaFlex ones (type siglip2) are not read."""
 
 # Loading takes a second and needs no bar; the configuration warnings concern generation, which this model never does.
 transformers_logging.set_verbosity_error()
@@ -42,7 +43,7 @@ class Encoder:
             self._model.config.projection_dim if self._is_clip else self._model.config.vision_config.hidden_size
         )
         self._max_tokens = int(text.max_position_embeddings)
-        self.flops_per_frame = tower_flops(TowerShape.of(self._model.config.vision_config), 1)
+        self.flops_per_frame = tower_flops(_tower_shape(self._model.config.vision_config, not self._is_clip), 1)
 
     @torch.inference_mode()
     def images(self, pixels: Tensor, batch: int = 32) -> Tensor:
@@ -70,6 +71,14 @@ class Encoder:
     def is_cut(self, text: str) -> bool:
         """Whether `text` has more tokens than the text tower reads."""
         return len(self._tokenizer(text)["input_ids"]) > self._max_tokens
+
+
+def _tower_shape(config: Any, has_head: bool) -> TowerShape:
+    """SigLIP pools by an attention head, CLIP reads its class token."""
+    n_patches = (config.image_size // config.patch_size) ** 2
+    return TowerShape(
+        config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.patch_size, n_patches, has_head
+    )
 
 
 def _pooled(output: object) -> Tensor:

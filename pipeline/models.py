@@ -4,6 +4,7 @@ safetensors only: weights in any other format are refused before anything is rea
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +31,14 @@ class ModelFiles:
     path: Path
     identity: ModelIdentity
     normalisation: Normalisation
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of an encoder's vectors, from its configuration alone."""
+        config = json.loads((self.path / "config.json").read_text())
+        if "projection_dim" in config and config.get("model_type") == "clip":
+            return int(config["projection_dim"])
+        return int(config.get("vision_config", {}).get("hidden_size", 768))  # what transformers assumes when left out
 
 
 def resolve_model(name: str, role: str) -> ModelFiles:
@@ -72,6 +81,20 @@ def resolve_thresholds(encoder: ModelFiles, override: Path | None = None) -> Thr
         f"`python -m jobs.calibrate --encoder {encoder.identity.name} ARCHIVE --output thresholds.json` "
         "and pass --thresholds thresholds.json"
     )
+
+
+def refuse_control_tokens(model: ModelFiles, texts: Iterable[str]) -> None:
+    """Prompts are plain text: one that spells a control token of the model could end the turn or add a video."""
+    tokens: set[str] = set()
+    if (config := model.path / "tokenizer_config.json").is_file():
+        added = json.loads(config.read_text()).get("added_tokens_decoder", {}).values()
+        tokens |= {str(token["content"]) for token in added if token.get("special")}
+    if (tokenizer := model.path / "tokenizer.json").is_file():
+        added = json.loads(tokenizer.read_text()).get("added_tokens", ())
+        tokens |= {str(token["content"]) for token in added if token.get("special")}
+    for text in texts:
+        if found := sorted(token for token in tokens if token in text):
+            raise UsageError(f"{text!r} holds {', '.join(found)}, which controls the model; expected plain words")
 
 
 def _from_hub(name: str, role: str) -> Path:

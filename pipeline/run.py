@@ -49,6 +49,7 @@ def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Sa
         writer.commit_without_work(plan)
         if plan.todo:
             _work(plan, writer, cluster, say)
+            writer.finish()
             clear_staging(index.storage)
         check_books(index, listing)
         report = RunReport.of(run_id, command, config, index, listing, watch, writer.n_failed, len(plan.todo))

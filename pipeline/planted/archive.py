@@ -140,9 +140,7 @@ def render_archive(directory: Path, seed: int, n_videos: int = 12, seconds: int 
     return truth
 
 
-def _render_video(
-    directory: Path, subjects: _Subjects, split: str, seed: int, index: int, seconds: int
-) -> VideoTruth:
+def _render_video(directory: Path, subjects: _Subjects, split: str, seed: int, index: int, seconds: int) -> VideoTruth:
     wanted = "yes" if index % 2 == 0 else "no"
     attempt = 0
     while True:

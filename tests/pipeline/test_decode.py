@@ -89,7 +89,9 @@ def test_healthy_file_is_covered_and_probed_right(decoder: Decoder, times: dict[
     probe = decoder.probe(open_video(name), Every(Fraction(1)))
     decoded = decoder.decode(open_video(name), plan_clips(probe, Every(Fraction(1)))[:8], ResizeRecipe(8, 8), None)
     assert (decoded.coverage, decoded.bad_packets) == (1.0, 0)
-    assert times[name][-1] < probe.duration_s <= times[name][-1] + 0.2 + 1.0 * (name == "fate_offset_test.ogv")
+    # The last frame stays on screen for its own length; in the AVI, for the empty packets that repeat it too.
+    lengths = {"fate_offset_test.ogv": 1.0, "fate_oneminute_tscc.avi": 1.8, "prunevid_output_yuv444.mp4": 0.2}
+    assert times[name][-1] < probe.duration_s <= times[name][-1] + lengths.get(name, 0.11)
 
 
 __all__ = ["Decoded"]
