@@ -7,6 +7,7 @@ an index that holds it all:
     listing    pipeline.listing.list_archive
     ledger     reading `videos` for a plan: video_id, version, status, fingerprints
     commit     a wave of 1,000 changed videos replaced in the ledger
+    no-op      the whole of jobs.index when nothing has changed: listing, plan, books, its row in `runs` (builtin model)
     s3         with --s3: the listing of S3 against the bare pages of list_objects_v2, on a local moto server
 
 Seconds are wall and CPU, memory is the growth of the peak resident size. Ends with one JSON line.
@@ -27,8 +28,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.commits import commit
+from pipeline.config import IndexConfig
 from pipeline.index import Index
 from pipeline.listing import list_archive
+from pipeline.pools import ClusterOptions
+from pipeline.prepare import prepare
+from pipeline.run import recipe_for, run_index
 from pipeline.schemas import videos_schema
 from pipeline.storage import list_objects
 
@@ -60,8 +65,8 @@ def by_turns(places: dict[str, str], environment: dict[str, str] | None = None) 
     }
 
 
-def bare(root: str) -> int:
-    n_videos, pending = 0, [root]
+def bare(folder: str) -> int:
+    n_videos, pending = 0, [f"{folder}/archive"]
     while pending:
         with os.scandir(pending.pop()) as entries:
             for entry in entries:
@@ -72,19 +77,28 @@ def bare(root: str) -> int:
     return n_videos
 
 
-def listing(root: str) -> int:
-    return len(list_archive([root]).table)
+def listing(folder: str) -> int:
+    return len(list_archive([f"{folder}/archive"]).table)
 
 
-def ledger(index_url: str) -> int:
-    return len(Index.open(index_url).read("videos", ["video_id", "version", "status", "fingerprints"]))
+def ledger(folder: str) -> int:
+    return len(Index.open(f"{folder}/index").read("videos", ["video_id", "version", "status", "fingerprints"]))
 
 
-def wave(index_url: str) -> int:
-    index = Index.open(index_url)
+def wave(folder: str) -> int:
+    index = Index.open(f"{folder}/index")
     changed = index.read("videos").slice(0, 1000)
     commit(index, videos=changed)
     return len(changed)
+
+
+def nothing_new(folder: str) -> int:
+    report = run_index(prepare(job(folder)), ClusterOptions(), "index", lambda line: None)
+    return report.listed
+
+
+def job(folder: str) -> IndexConfig:
+    return IndexConfig(roots=(f"{folder}/archive",), output=f"{folder}/index", model="builtin")
 
 
 def bare_s3(uri: str) -> int:
@@ -97,29 +111,31 @@ WORK: dict[str, Callable[[str], int]] = {
     "listing": listing,
     "ledger": ledger,
     "commit": wave,
+    "no-op": nothing_new,
     "s3 bare": bare_s3,
-    "s3 listing": listing,
+    "s3 listing": lambda uri: len(list_archive([uri]).table),
 }
 
 
-def make_archive(root: Path, n_videos: int) -> None:
+def make_archive(folder: str, n_videos: int) -> None:
     for number in range(n_videos):
-        folder = root / f"camera_{number // 1000:03d}" / "2026-01"
+        below = Path(folder, "archive", f"camera_{number // 1000:03d}", "2026-01")
         if number % 1000 == 0:
-            folder.mkdir(parents=True)
-        (folder / f"recording_{number:07d}.mp4").touch()
+            below.mkdir(parents=True)
+        (below / f"recording_{number:07d}.mp4").touch()
 
 
-def make_index(url: str, root: Path) -> None:
-    """The ledger of an index in which every video of `root` is indexed."""
-    listed = list_archive([str(root)]).table
-    stages = [{"stage": stage, "fingerprint": "0123456789abcdef"} for stage in ("sample", "embed", "caption:0123")]
+def make_index(folder: str) -> None:
+    """The ledger of an index in which every video of the archive is indexed."""
+    prepared, index = prepare(job(folder)), Index.create(f"{folder}/index")
+    recipe = recipe_for(prepared, index)
+    stages = [{"stage": stage, "fingerprint": recipe.fingerprints[stage]} for stage in recipe.wanted]
     constant = {"size_bytes": 0, "container": "mp4", "codec": "h264", "width": 1920, "height": 1080, "n_clips": 4}
     constant |= {"status": "indexed", "attempts": 0, "fingerprints": stages, "run_id": "20260101T000000-00000000"}
     constant |= {"duration_s": 120.0, "indexed_at": datetime.now(UTC), "decoder": "decord", "decode_coverage": 1.0}
-    names = ["video_id", "uri", "name", "root", "version"]
-    rows = [{**row, **constant} for row in listed.select(names).to_pylist()]
-    commit(Index.create(url), videos=pa.Table.from_pylist(rows, schema=videos_schema()))
+    listed = prepared.listing.table.select(["video_id", "uri", "name", "root", "version"])
+    rows = [{**row, **constant} for row in listed.to_pylist()]
+    commit(index, videos=pa.Table.from_pylist(rows, schema=videos_schema()))
 
 
 def in_fresh_process(what: str, where: str, environment: dict[str, str] | None = None) -> Numbers:
@@ -156,11 +172,10 @@ def main() -> None:
         print(json.dumps(measure(lambda: WORK[args.only](args.where))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        root, url = Path(folder, "archive"), str(Path(folder, "index"))
-        make_archive(root, args.videos)
-        make_index(url, root)
-        in_fresh_process("bare", str(root))  # warms the directory cache for all
-        numbers = by_turns({"bare": str(root), "listing": str(root), "ledger": url, "commit": url})
+        make_archive(folder, args.videos)
+        make_index(folder)
+        in_fresh_process("bare", folder)  # warms the directory cache for all
+        numbers = by_turns(dict.fromkeys(("bare", "listing", "ledger", "commit", "no-op"), folder))
     if args.s3:
         numbers |= measure_s3(args.s3)
     print(f"{'':<11}{'videos':>9}{'wall s':>9}{'CPU s':>9}{'bytes a video':>15}")

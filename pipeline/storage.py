@@ -167,10 +167,10 @@ class S3Storage:
     """A prefix of a bucket. Reads after writes are consistent, conditional writes are the server's."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self.bucket, _, self.prefix = self.url.removeprefix("s3://").partition("/")
+        self.bucket, _, self.prefix = url.removeprefix("s3://").rstrip("/").partition("/")
         if not self.bucket:
             raise UsageError(f"{url!r}: expected s3://bucket/prefix")
+        self.url = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def read_bytes(self, path: str) -> bytes:
         reply = _request("get_object", Bucket=self.bucket, Key=self._key(path))
