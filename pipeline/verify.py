@@ -191,7 +191,7 @@ RULES = {
         SELECT t, video_id, count(*) AS n FROM ({_CONTENT}) ANTI JOIN videos USING (video_id) GROUP BY ALL""",
     "rows are of the version the ledger names": f"""
         SELECT t, video_id, video_version, version FROM ({_CONTENT}) JOIN videos USING (video_id)
-        WHERE video_version <> version GROUP BY ALL""",
+        WHERE video_version <> version AND status IN ('indexed', 'partial') GROUP BY ALL""",
     "captions, segments, frames and answers belong to a clip": f"""
         SELECT t, clip_id, count(*) AS n FROM ({_OF_CLIPS}) ANTI JOIN clips USING (clip_id, video_id) GROUP BY ALL""",
     "an indexed video has all its clips, others no more than planned": """

@@ -161,19 +161,8 @@ class Writer:
             for stage, seconds in receipt.seconds.items():
                 self.watch.add(stage, seconds)
         inputs = [r.item_key for r in receipts if r.is_staged]
-        drops: dict[str, list[tuple[str, str | None]]] = {
-            table: list(pairs)
-            for table, pairs in drop_everywhere(
-                w.source.video_id for w in work if w.todo.mode == "index" and w.todo.reason != "new"
-            ).items()
-        }
-        for w in work:
-            if w.todo.mode == "again":
-                for stage in w.todo.stages:
-                    kind, _, subkey = stage.partition(":")
-                    drops[f"{kind}s"].append((w.source.video_id, subkey))
+        self._commit(_Step(inputs, rows, errors, _superseded(work)))
         self.n_failed += sum(row["status"] in ("failed", "quarantined") for row in rows)
-        self._commit(_Step(inputs, rows, errors, drops))
 
     def finish(self) -> None:
         """Commit what was held back: an index changes its encoder in one step, and keeps no vector of the old one."""
@@ -213,3 +202,19 @@ class Writer:
     def _ledger_row(self, video_id: str) -> dict[str, Any]:
         row: dict[str, Any] = self.index.read("videos", filter=pc.field("video_id") == video_id).to_pylist()[0]
         return row
+
+
+def _superseded(work: Sequence[Work]) -> Drops:
+    """Rows that new ones take the place of. What failed leaves the old rows where they are."""
+    again = [w for w in work if w.todo.mode == "index" and w.todo.reason != "new"]
+    renewed = [w for w in again if any(r.is_staged for r in w.receipts)]
+    drops: dict[str, list[tuple[str, str | None]]] = {
+        table: list(pairs) for table, pairs in drop_everywhere(w.source.video_id for w in renewed).items()
+    }
+    for w in (w for w in work if w.todo.mode == "again"):
+        for stage in w.todo.stages:
+            kind, _, subkey = stage.partition(":")
+            receipts = w.answers if stage.endswith(":video") else w.receipts
+            if receipts and all(r.failure is None for r in receipts):
+                drops[f"{kind}s"].append((w.source.video_id, subkey))
+    return drops
