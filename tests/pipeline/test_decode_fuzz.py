@@ -5,6 +5,7 @@ change what its neighbours give.
 """
 
 import random
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -32,7 +33,7 @@ SEEDS = {
     "fate_scte20.ts": open_video,
     "newtonscradle.gif": open_video,
 }
-MAX_BYTES = 300_000  # of a seed: its beginning is what is mutated
+MAX_BYTES = 120_000  # of a seed: its beginning is what is mutated
 BOXES = (
     b"moov",
     b"trak",
@@ -52,8 +53,7 @@ BOXES = (
 
 def boxes(data: bytes) -> list[int]:
     """Where an ISO media box seems to begin: its size field."""
-    found = [at - 4 for box in BOXES for at in range(len(data)) if data.startswith(box, at) and at >= 4]
-    return sorted(found) or [0]
+    return [match.start() - 4 for match in re.finditer(b"|".join(BOXES), data) if match.start() >= 4] or [0]
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -108,10 +108,10 @@ def test_mutated_clips(decoder: Decoder, tmp_path: Path, n: int) -> None:
             index(decoder, str(path), rng.choice((Every(Fraction(1)), Every(Fraction(1, 3)), Uniform(8))))
         except DecodeTimeout as error:
             raise AssertionError(f"mutation {k} of {name} hangs") from error
-        except DecodeCrashed as error:
-            assert "signal" in str(error), f"mutation {k} of {name}"
-        except VideoError:
-            pass
+        except VideoError as error:
+            ours = isinstance(error, DecodeCrashed) and "signal" not in str(error)
+            if ours:
+                raise AssertionError(f"mutation {k} of {name} finds a mistake of the child") from error
         path.unlink()
         if k % 10 == 0:
             neighbour = index(decoder, healthy, Every(Fraction(1)))
