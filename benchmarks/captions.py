@@ -3,8 +3,8 @@
     python -m benchmarks.captions --batches 1 8 32
 
 Random weights of the given shape, 8 frames of 196 tokens in three segments, vision precomputed, 64 new tokens, p = 1.
-At every batch size the contenders run one after the other on the same clips; ratios are within that run, by wall clock and
-(`_cpu`) by CPU seconds over all threads, the fairer clock on a machine that others use too. Ends with one JSON line.
+At every batch size the contenders run one after the other on the same clips; ratios are within that run, by wall clock
+and (`_cpu`) by CPU seconds over all threads, the fairer clock on a machine that others use too. Ends with a JSON line.
 """
 
 import argparse
