@@ -1,5 +1,7 @@
 """Break the library on purpose, one truth at a time, and see its test turn red: `make mutants`.
 
+    python -m tests.adatp.mutants.run [03 17 ...]     all of them, or those whose file names begin so
+
 Each *.patch beside this file begins with a line `Test: <pytest node>` and breaks adatp/ in one way. The named test must
 pass on a clean copy and fail on the patched one. Exit code 1 names every mutant that lived or no longer applies.
 """
@@ -45,8 +47,8 @@ def verdict(patch: Path) -> str:
     return {0: "lived: its test saw nothing", 1: "killed"}.get(code, f"did not run (exit code {code})")
 
 
-def main() -> int:
-    patches = sorted(HERE.glob("*.patch"))
+def main(only: list[str]) -> int:
+    patches = [p for p in sorted(HERE.glob("*.patch")) if not only or any(p.name.startswith(name) for name in only)]
     with tempfile.TemporaryDirectory() as folder:
         code = run_tests(copy_of_the_tree(Path(folder)), sorted({test_of(patch) for patch in patches}))
     if code != 0:
@@ -62,4 +64,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
