@@ -196,8 +196,8 @@ def _phase_at(step: int, phases: tuple[Phase, ...]) -> Phase:
 
 # A caption has many tokens, a question one or two. What few clips can be asked, or takes long to learn, weighs more.
 WEIGHTS = {
-    "presence": 0.5, "colour": 0.5, "shape": 0.5, "order": 0.5, "exists": 1.0, "count": 1.5, "quarter": 2.0, "room": 2.0,
-    "after": 2.0, "small": 2.0, "direction": 2.0, "change": 3.0, "flash": 3.0, "caption": 0.12,
+    "presence": 0.5, "colour": 0.5, "shape": 0.5, "order": 0.5, "exists": 1.0, "count": 1.5, "quarter": 2.0,
+    "room": 2.0, "after": 2.0, "small": 2.0, "direction": 2.0, "change": 3.0, "flash": 3.0, "caption": 0.12,
 }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class _Subjects:
 
     trio: tuple[str, ...]  # three shapes, each once in every video, in scenes of their own
     offered: tuple[str, ...]  # four shapes, one of which every video shows
-    other: str  # the shape of all bystanders
+    other: str  # the shape of the one bystander, where there is one
     colour: str  # of exactly one thing in every video
 
     @staticmethod
@@ -89,7 +89,7 @@ class _Subjects:
         )
 
     def plant(self, clip: Clip, rng: np.random.Generator) -> Clip | None:
-        """`clip` with its things made over so that the questions have answers; None when it has too few."""
+        """`clip` with its things made over so that the questions have answers; None when it does not allow it."""
         places = [(i, j) for i, scene in enumerate(clip.scenes) for j in range(len(scene.things))]
         order = [places[k] for k in rng.permutation(len(places))]
         hosts = list({i: (i, j) for i, j in order}.values())[:3]
@@ -98,17 +98,19 @@ class _Subjects:
             return None
         kinds = dict(zip(hosts, self.trio, strict=True))
         kinds[rest[0]] = str(rng.choice(self.offered))
-        made = [
+        kinds |= dict.fromkeys(rest[1:2], self.other)
+        made = tuple(
             replace(
                 scene,
                 things=tuple(
-                    replace(thing, look=replace(thing.look, kind=kinds.get((i, j), self.other)))
+                    replace(thing, look=replace(thing.look, kind=kinds[i, j]))
                     for j, thing in enumerate(scene.things)
+                    if (i, j) in kinds
                 ),
             )
             for i, scene in enumerate(clip.scenes)
-        ]
-        return replace(clip, scenes=tuple(made))
+        )
+        return replace(clip, scenes=made) if all(scene.things for scene in made) else None
 
     def answers(self, clip: Clip) -> dict[str, str] | None:
         """The clip's answers in the order of `questions`, None when one of them has none."""
