@@ -13,10 +13,6 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from adatp import TowerShape, tower_flops
-from pipeline.errors import UsageError
-
-FAMILIES = ("siglip", "clip")
-"""SigLIP2 checkpoints of fixed resolution are of type siglip too; NaFlex ones (type siglip2) are not read."""
 
 # Loading takes a second and needs no bar; the configuration warnings concern generation, which this model never does.
 transformers_logging.set_verbosity_error()
@@ -28,10 +24,6 @@ class Encoder:
 
     def __init__(self, path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         family = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
-        if family not in FAMILIES:
-            raise UsageError(
-                f"--encoder {path.name}: its model_type is {family!r}; expected one of {', '.join(FAMILIES)}"
-            )
         self._model: Any = AutoModel.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
         )

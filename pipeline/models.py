@@ -20,6 +20,10 @@ from pipeline.resize import Normalisation, normalisation_from, recipe_from
 BUILTIN = Path(__file__).parent / "builtin"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 THRESHOLDS_FILE = "thresholds.json"
+FAMILIES = {"model": ("llava_onevision",), "encoder": ("siglip", "clip")}
+"""What each role reads. SigLIP2 of fixed resolution is of type siglip; NaFlex (type siglip2) is not read."""
+SIGLIP_384 = {"size": {"height": 384, "width": 384}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+"""lmms-lab's checkpoints carry no preprocessor_config.json: their tower is always siglip-so400m-patch14-384."""
 KNOWN_THRESHOLDS = {"google/siglip-so400m-patch14-384": Thresholds(tau_s=0.95, tau_t=0.05)}
 """Published values (paper Sec. 4.1). Other encoders carry a thresholds.json, made by jobs.calibrate."""
 
@@ -55,7 +59,8 @@ def resolve_model(name: str, role: str) -> ModelFiles:
         revision = path.name  # snapshots/<commit>
     if not list(path.glob("*.safetensors")):
         raise UsageError(f"--{role} {name}: no *.safetensors in it; other weight formats can run code and are not read")
-    config = _json(path / "preprocessor_config.json", name, role)
+    _refuse_family(_json(path / "config.json", name, role), name, role)
+    config = _preprocessor(path, name, role)
     try:
         resize, normalisation = recipe_from(config), normalisation_from(config)
     except ValueError as error:
@@ -81,6 +86,21 @@ def resolve_thresholds(encoder: ModelFiles, override: Path | None = None) -> Thr
         f"`python -m jobs.calibrate --encoder {encoder.identity.name} ARCHIVE --output thresholds.json` "
         "and pass --thresholds thresholds.json"
     )
+
+
+def _refuse_family(config: dict[str, Any], name: str, role: str) -> None:
+    """Said before anything loads; LLaVA-Video in lmms-lab's own layout is known by its vision tower."""
+    if role == "model" and "mm_vision_tower" in config:
+        return
+    if (family := config.get("model_type")) not in FAMILIES[role]:
+        raise UsageError(f"--{role} {name}: its model_type is {family!r}; expected {' or '.join(FAMILIES[role])}")
+
+
+def _preprocessor(path: Path, name: str, role: str) -> dict[str, Any]:
+    config = path / "preprocessor_config.json"
+    if not config.is_file() and "mm_vision_tower" in _json(path / "config.json", name, role):
+        return SIGLIP_384
+    return _json(config, name, role)
 
 
 def refuse_control_tokens(model: ModelFiles, texts: Iterable[str]) -> None:

@@ -69,8 +69,10 @@ def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, "siglip")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
-    with pytest.raises(UsageError, match="'bert'; expected one of siglip"):
-        Encoder(tmp_path)
+    with pytest.raises(UsageError, match="'bert'; expected siglip or clip"):
+        resolve_model(str(tmp_path), "encoder")
+    with pytest.raises(UsageError, match="'bert'; expected llava_onevision"):
+        resolve_model(str(tmp_path), "model")
 
 
 def test_a_checkpoint_is_told_apart_by_its_content(tmp_path: Path) -> None:
