@@ -13,6 +13,7 @@ from tests.jobs.crash_matrix import (
     PAGE,
     SCENARIOS,
     make_archive,
+    row_name,
     run_scenario,
     table_in_page,
     undisturbed_run,
@@ -49,4 +50,4 @@ def test_nothing_is_lost_whatever_is_hit(scenario: str, tiny: Path, undisturbed:
 
 def test_the_page_has_a_row_for_each_scenario() -> None:
     assert BEGIN in PAGE.read_text()
-    assert [row.split(" | ")[0].removeprefix("| ") for row in table_in_page()] == SCENARIOS
+    assert [row_name(row) for row in table_in_page()] == SCENARIOS
