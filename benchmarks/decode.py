@@ -147,7 +147,7 @@ def main() -> None:
         for path in paths:
             rows.append(measure(decoder, str(path.resolve()), Every(args.every), args.repeat))
             print_row(rows[-1])
-    report = summary(rows) | {"every_s": float(args.every), "machine": platform.processor() or platform.machine()}
+    report = summary(rows) | {"every_s": float(args.every), "machine": platform.machine()}
     report |= {"cpus": os.cpu_count(), "files": rows}
     if args.output:
         args.output.write_text(json.dumps(report, indent=1) + "\n")

@@ -15,6 +15,7 @@ Ticks are integer presentation times in units of the stream's time base.
 
 import bisect
 import ctypes
+import errno
 import io
 import os
 import re
@@ -161,6 +162,8 @@ class Video:
             except av.error.FFmpegError as error:
                 if isinstance(error, MemoryError):
                     raise
+                if error.errno in (errno.EIO, errno.ESTALE):  # the storage, not the video
+                    raise ReadFailed(f"cannot be read: {error.strerror}") from error
                 failures += 1
 
     def _note(self, packet: Packet) -> None:
