@@ -15,7 +15,6 @@ Ticks are integer presentation times in units of the stream's time base.
 
 import bisect
 import ctypes
-import errno
 import io
 import os
 import re
@@ -162,8 +161,7 @@ class Video:
             except av.error.FFmpegError as error:
                 if isinstance(error, MemoryError):
                     raise
-                if error.errno in (errno.EIO, errno.ESTALE):  # the storage, not the video
-                    raise ReadFailed(f"cannot be read: {error.strerror}") from error
+                _raise_if_storage_fails(self.path)
                 failures += 1
 
     def _note(self, packet: Packet) -> None:
@@ -205,9 +203,19 @@ def _not_opened(path: str, told: Container, error: av.error.FFmpegError) -> Vide
         if told.demuxer == "mov" and b"encv" in head and b"sinf" in head:
             return NoFrames(f"{told.name}: its video is encrypted")
         return NotAVideo(text)
-    if isinstance(error, OSError) and not isinstance(error, PermissionError):
-        return ReadFailed(text)
+    _raise_if_storage_fails(path)
     return NotAVideo(text)
+
+
+def _raise_if_storage_fails(path: str) -> None:
+    """FFmpeg says "I/O error" of damaged files too: what the storage does, the storage is asked."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1 << 16)
+            file.seek(max(0, os.path.getsize(path) - (1 << 16)))
+            file.read(1 << 16)
+    except OSError as error:
+        raise ReadFailed(f"cannot be read: {error.strerror}") from error
 
 
 # --- where decoding may start, and which packets it may leave out -----------------------------------------------------
@@ -227,7 +235,6 @@ def resets_at_keyframes(codec: str) -> bool:
 
 
 _SKIPS_NONREF = frozenset(("h264", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"))
-_VCL_H264 = frozenset((1, 2, 5))
 _IRAP_HEVC = range(16, 22)
 
 
@@ -250,9 +257,9 @@ class Bitstream:
         if not packet.is_keyframe:
             return False
         if self.name == "h264":
-            return any(header & 31 == 5 for header, _ in self._units(packet))  # IDR
+            return any(header & 31 == 5 for header in self._units(packet))  # IDR
         if self.name == "hevc":
-            return any((header >> 1) & 63 in _IRAP_HEVC for header, _ in self._units(packet))
+            return any(header >> 1 & 63 in _IRAP_HEVC for header in self._units(packet))
         return self.name in _RESETS_AT_KEYFRAMES
 
     def is_recovery(self, packet: Packet) -> bool:
@@ -264,7 +271,7 @@ class Bitstream:
 
     def has_parameters(self, packet: Packet) -> bool:
         """Whether an H.264 keyframe carries a sequence parameter set of its own, so that the size may change there."""
-        return packet.is_keyframe and any(header & 31 == 7 for header, _ in self._units(packet))
+        return packet.is_keyframe and any(header & 31 == 7 for header in self._units(packet))
 
     def may_drop(self, packet: Packet) -> bool:
         """Whether an unwanted packet need not be decoded: HEVC that the container marks as referred to by none.
@@ -273,20 +280,20 @@ class Bitstream:
         """
         return self.name == "hevc" and bool(packet.is_disposable)
 
-    def _units(self, packet: Packet) -> Iterator[tuple[int, int]]:
-        """First two bytes of each NAL unit."""
+    def _units(self, packet: Packet) -> Iterator[int]:
+        """The first byte of each NAL unit."""
         data = memoryview(packet)
         if self.length_size:
             at = 0
-            while at + self.length_size + 2 <= len(data):
+            while at + self.length_size < len(data):
                 size = int.from_bytes(data[at : at + self.length_size], "big")
                 at += self.length_size
-                yield data[at], data[at + 1]
+                yield data[at]
                 at += size
         else:
             raw = bytes(data)
-            for match in re.finditer(b"\0\0\x01(.)(.)", raw, re.DOTALL):
-                yield match[1][0], match[2][0]
+            for match in re.finditer(b"\0\0\x01(.)", raw, re.DOTALL):
+                yield match[1][0]
 
 
 # --- the origin of time -----------------------------------------------------------------------------------------------
