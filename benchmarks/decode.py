@@ -5,8 +5,9 @@
 The sample is every=1s over the whole video, resized by Pillow to 384 x 384. "Plainly" is what one would write first,
 one thread each: decord `get_batch` at round(k * fps); PyAV decoding everything and converting what is wanted; PyAV
 seeking to each target and decoding up to it. Ours also probes, checks, times exactly, turns upright and makes
-thumbnails; all of that is in its figure. A plain way counts where, by its own word, it gave frames near the targets. Each figure is the least of the repeats, methods alternating within one run. Ends with one JSON
-line: ratio = sum of ours / sum over files of the cheapest plain way.
+thumbnails; all of that is in its figure. A plain way counts where, by its own word, it gave frames near the targets.
+Each figure is the least of the repeats, methods alternating within one run. Ends with one JSON line: ratio = sum of
+ours / sum over files of the cheapest plain way.
 """
 
 import argparse
@@ -146,7 +147,7 @@ def main() -> None:
         for path in paths:
             rows.append(measure(decoder, str(path.resolve()), Every(args.every), args.repeat))
             print_row(rows[-1])
-    report = summary(rows) | {"every_s": float(args.every), "machine": platform.processor() or platform.machine()}
+    report = summary(rows) | {"every_s": float(args.every), "machine": platform.machine()}
     report |= {"cpus": os.cpu_count(), "files": rows}
     if args.output:
         args.output.write_text(json.dumps(report, indent=1) + "\n")

@@ -76,11 +76,17 @@ class Decoder:
         return Probe(**found | {"target_times_s": tuple(found["target_times_s"])})
 
     def decode(
-        self, path: str, clips: tuple[ClipPlan, ...], model: ResizeRecipe, encoder: ResizeRecipe | None
+        self,
+        path: str,
+        clips: tuple[ClipPlan, ...],
+        model: ResizeRecipe,
+        encoder: ResizeRecipe | None,
+        avoid: str | None = None,
     ) -> Decoded:
         """The frames of consecutive clips of one video, resized by each recipe. Raises a VideoError.
 
-        A clip in whose window no new frame appears is left out of the result.
+        A clip in whose window no new frame appears is left out of the result. `avoid` names a decoder ("pyav",
+        "decord") not to use if the other is proven right for the file.
         """
         request = {
             "do": "decode",
@@ -88,6 +94,7 @@ class Decoder:
             "clips": [asdict(clip) for clip in clips],
             "model": asdict(model),
             "encoder": asdict(encoder) if encoder else None,
+            "avoid": avoid,
         }
         *parts, (done, _) = self._ask(request)
         plans = {clip.clip_index: clip for clip in clips}
@@ -103,7 +110,7 @@ class Decoder:
         request |= {"bounds": asdict(self._bounds)}
         self._running = None
         try:
-            return self._ask_once(request | {"avoid": None})
+            return self._ask_once(request)
         except (PipeClosed, PipeSilent, PipeGarbled):
             self.close()
         try:

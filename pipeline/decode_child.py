@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import av
@@ -161,6 +161,7 @@ class Video:
             except av.error.FFmpegError as error:
                 if isinstance(error, MemoryError):
                     raise
+                _raise_if_storage_fails(self.path)
                 failures += 1
 
     def _note(self, packet: Packet) -> None:
@@ -202,9 +203,19 @@ def _not_opened(path: str, told: Container, error: av.error.FFmpegError) -> Vide
         if told.demuxer == "mov" and b"encv" in head and b"sinf" in head:
             return NoFrames(f"{told.name}: its video is encrypted")
         return NotAVideo(text)
-    if isinstance(error, OSError) and not isinstance(error, PermissionError):
-        return ReadFailed(text)
+    _raise_if_storage_fails(path)
     return NotAVideo(text)
+
+
+def _raise_if_storage_fails(path: str) -> None:
+    """FFmpeg says "I/O error" of damaged files too: what the storage does, the storage is asked."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1 << 16)
+            file.seek(max(0, os.path.getsize(path) - (1 << 16)))
+            file.read(1 << 16)
+    except OSError as error:
+        raise ReadFailed(f"cannot be read: {error.strerror}") from error
 
 
 # --- where decoding may start, and which packets it may leave out -----------------------------------------------------
@@ -224,7 +235,6 @@ def resets_at_keyframes(codec: str) -> bool:
 
 
 _SKIPS_NONREF = frozenset(("h264", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"))
-_VCL_H264 = frozenset((1, 2, 5))
 _IRAP_HEVC = range(16, 22)
 
 
@@ -247,14 +257,21 @@ class Bitstream:
         if not packet.is_keyframe:
             return False
         if self.name == "h264":
-            return any(header & 31 == 5 for header, _ in self._units(packet))
+            return any(header & 31 == 5 for header in self._units(packet))  # IDR
         if self.name == "hevc":
-            return any((header >> 1) & 63 in _IRAP_HEVC for header, _ in self._units(packet))
+            return any(header >> 1 & 63 in _IRAP_HEVC for header in self._units(packet))
         return self.name in _RESETS_AT_KEYFRAMES
+
+    def is_recovery(self, packet: Packet) -> bool:
+        """Whether decoding may start here, though frames are only alike from the next such packet on.
+
+        That is H.264 without IDR pictures, as broadcast: open groups of pictures, or intra refresh.
+        """
+        return self.name == "h264" and bool(packet.is_keyframe)
 
     def has_parameters(self, packet: Packet) -> bool:
         """Whether an H.264 keyframe carries a sequence parameter set of its own, so that the size may change there."""
-        return packet.is_keyframe and any(header & 31 == 7 for header, _ in self._units(packet))
+        return packet.is_keyframe and any(header & 31 == 7 for header in self._units(packet))
 
     def may_drop(self, packet: Packet) -> bool:
         """Whether an unwanted packet need not be decoded: HEVC that the container marks as referred to by none.
@@ -263,20 +280,20 @@ class Bitstream:
         """
         return self.name == "hevc" and bool(packet.is_disposable)
 
-    def _units(self, packet: Packet) -> Iterator[tuple[int, int]]:
-        """First two bytes of each NAL unit."""
+    def _units(self, packet: Packet) -> Iterator[int]:
+        """The first byte of each NAL unit."""
         data = memoryview(packet)
         if self.length_size:
             at = 0
-            while at + self.length_size + 2 <= len(data):
+            while at + self.length_size < len(data):
                 size = int.from_bytes(data[at : at + self.length_size], "big")
                 at += self.length_size
-                yield data[at], data[at + 1]
+                yield data[at]
                 at += size
         else:
             raw = bytes(data)
-            for match in re.finditer(b"\0\0\x01(.)(.)", raw, re.DOTALL):
-                yield match[1][0], match[2][0]
+            for match in re.finditer(b"\0\0\x01(.)", raw, re.DOTALL):
+                yield match[1][0]
 
 
 # --- the origin of time -----------------------------------------------------------------------------------------------
@@ -464,7 +481,47 @@ def _may_seek(video: Video) -> bool:
     return video.indexed() or video.told.demuxer in ("matroska", "mpegts", "avi")
 
 
+DAMAGE_MARGINS_S = (10.0, 60.0)
+SEEK_MARGINS_S = (0.0, 2.0, 10.0, 60.0)
 _SETTLES_LATE = frozenset(("mpegts", "avi"))  # after a seek, times are right only from the second keyframe on
+
+
+def land(video: Video, bits: Bitstream, target: int, margins_s: tuple[float, ...]) -> Iterator[Packet] | None:
+    """Packets from where decoding gives `target`'s frame right: seek ever farther before it until that is certain.
+
+    None where no seek does, or the way from the file's start is not longer.
+    """
+    for margin_s in margins_s:
+        at = target - video.ticks(margin_s)
+        if at <= (video.stream.start_time or 0):
+            return None
+        try:
+            video.seek(at)
+        except av.error.FFmpegError:
+            return None
+        packets = video.packets()
+        first = _first_start(video, bits, packets, target)
+        if first:
+            return chain(first, packets)
+    return None
+
+
+def _first_start(video: Video, bits: Bitstream, packets: Iterator[Packet], target: int) -> list[Packet]:
+    """Packets read from the first sure start at or before `target`, beginning with it; none if there is none."""
+    to_pass, read = int(video.told.demuxer in _SETTLES_LATE), list[Packet]()
+    for packet in packets:
+        if packet.pts is None or packet.pts > target or len(read) > MAX_PENDING_PACKETS:
+            return []
+        start = bits.is_reset(packet)
+        if (start or bits.is_recovery(packet)) and to_pass:
+            to_pass -= 1
+        elif start:
+            return [packet]
+        elif bits.is_recovery(packet) and read:
+            return [*read, packet]
+        elif bits.is_recovery(packet) or read:
+            read.append(packet)
+    return []
 
 
 class SparsePass:
@@ -489,6 +546,8 @@ class SparsePass:
         self.dirty = False  # whether the decoder holds anything
         self.may_seek = _may_seek(video)
         self.unwanted = "NONREF" if video.codec.name in _SKIPS_NONREF else "DEFAULT"
+        self.recovery: int | None = None  # index in `pending` of the last recovery point
+        self.landed = False  # whether the next packet is the first after a seek
         self.sought = -1  # index of the target last sought
 
     def run(self) -> dict[int, int]:
@@ -533,38 +592,19 @@ class SparsePass:
         return self.targets[self.next] > self.seen[-1] + self._gap()
 
     def _sought(self) -> Iterator[Packet]:
-        """Packets from a resetting keyframe at or before the next target; margins grow until one is found."""
-        video, target = self.video, self.targets[self.next]
+        """Packets from where decoding may start for the next target, found by seeking."""
         self.sought = self.next
         self.window.clear()
         self.seen.clear()
         self._forget_pending()
-        self.last_dts = self.reset_at = None
-        for margin_s in (0.0, 2.0, 10.0, 60.0):
-            at = target - video.ticks(margin_s)
-            if at <= (video.stream.start_time or 0):
-                break
-            try:
-                video.seek(at)
-            except av.error.FFmpegError:
-                break
-            packets = self._from_keyframe(video.packets(), target)
-            if packets is not None:
-                return packets
-        self.may_seek = False  # it does not work here: read on from the start
-        video.rewind()
-        return video.packets()
-
-    def _from_keyframe(self, packets: Iterator[Packet], target: int) -> Iterator[Packet] | None:
-        to_pass = 1 if self.video.told.demuxer in _SETTLES_LATE else 0
-        for packet in packets:
-            if packet.pts is None or packet.pts > target:
-                return None
-            if self.bits.is_reset(packet):
-                if not to_pass:
-                    return _and_then(packet, packets)
-                to_pass -= 1
-        return None
+        self.last_dts = None
+        packets = land(self.video, self.bits, self.targets[self.next], SEEK_MARGINS_S)
+        if packets is None:
+            self.may_seek, self.reset_at = False, None  # it does not work here: read on from the start
+            self.video.rewind()
+            return self.video.packets()
+        self.landed = True
+        return packets
 
     def _read(self, packet: Packet) -> None:
         if packet.pts is None or packet.is_corrupt:
@@ -592,18 +632,33 @@ class SparsePass:
         return after is not None and self.last_dts is not None and after <= self.last_dts
 
     def _settle(self, packet: Packet) -> None:
-        ticks = packet.pts
-        if self.next < len(self.targets) and ticks <= self.targets[self.next] and self.bits.is_reset(packet):
-            self._forget_pending()
-            self._drain()
-            self.reset_at = ticks
-        if self.reset_at is not None and ticks < self.reset_at:
+        if self.next < len(self.targets) and packet.pts <= self.targets[self.next]:
+            self._start_here_if_possible(packet)
+        if self.landed:
+            self.reset_at, self.landed = packet.pts, False
+        if self.reset_at is not None and packet.pts < self.reset_at:
             return  # shown before the keyframe it follows: needs what was not decoded, serves no target
         wanted = self._claim(packet)
         self.pending.append((packet, wanted))
         self.pending_bytes += packet.size
         if wanted or self.pending_bytes > MAX_PENDING_BYTES or len(self.pending) > MAX_PENDING_PACKETS:
             self._decode_pending()
+
+    def _start_here_if_possible(self, packet: Packet) -> None:
+        """Forget what no target needs any more: all before a reset, or before the last but one recovery point."""
+        if self.bits.is_reset(packet):
+            self._forget_pending()
+            self._drain()
+            self.reset_at = packet.pts
+        elif self.bits.is_recovery(packet):
+            if self.recovery is not None and self.recovery > 0:
+                self._drain()
+                kept = self.pending[self.recovery :]
+                self._forget_pending()
+                self.reset_at = kept[0][0].pts
+                self.pending = [pair for pair in kept if pair[0].pts >= self.reset_at]
+                self.pending_bytes = sum(pair[0].size for pair in self.pending)
+            self.recovery = len(self.pending)
 
     def _claim(self, packet: Packet) -> bool:
         """Give the packet's frame to the targets it is on screen at."""
@@ -631,7 +686,8 @@ class SparsePass:
         self._forget_pending()
 
     def _forget_pending(self) -> None:
-        self.pending.clear()
+        self.recovery = None
+        self.pending = []
         self.pending_bytes = 0
 
     def _decode(self, packet: Packet | None) -> None:
@@ -657,24 +713,32 @@ class SparsePass:
             raise Unproven("a packet gave no frame")
 
 
-def _and_then(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
-    yield first
-    yield from rest
-
-
 def decode_all(video: Video, targets: list[int], take: Take) -> tuple[dict[int, int], float, int]:
     """Decode every packet from well before the first target to the last; the frame on screen at each target.
 
     For what is damaged, dropped or out of order: only frames that came out count. Returns target -> ticks of its frame,
     the coverage and the packets that failed.
     """
+    bits = Bitstream(video.codec)
+    if bits.sparse and _may_seek(video):
+        packets = land(video, bits, targets[0], DAMAGE_MARGINS_S)
+        if packets is not None:
+            found = _decode_packets(video, packets, targets, take)
+            if len(found[0]) == len(targets):
+                return found
+    video.rewind()
+    return _decode_packets(video, video.packets(), targets, take)
+
+
+def _decode_packets(
+    video: Video, packets: Iterator[Packet], targets: list[int], take: Take
+) -> tuple[dict[int, int], float, int]:
     table, bad = Table(), 0
     came: set[int] = set()
     waiting: list[tuple[int, VideoFrame]] = []
     screen = Screen(targets, take)
-    video.rewind()
     video.codec.skip_frame = "DEFAULT"
-    for packet in _and_drain(video.packets()):
+    for packet in _and_drain(packets):
         failed = packet is not None and packet.is_corrupt
         if packet is not None:
             table.add(packet)

@@ -139,6 +139,7 @@ def _start_ray(cluster: ClusterOptions) -> None:
             num_cpus=cluster.num_cpus,
             num_gpus=cluster.num_gpus,
             include_dashboard=False,
+            _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
             log_to_driver=False,
             logging_level="ERROR",
         )

@@ -25,6 +25,7 @@ VIDEOS = {
     "opengop.ts": ("libx264", X264 | {"x264-params": "open-gop=1:keyint=40"}, {}),
     "onegop.mp4": ("libx264", X264 | {"g": "9999"}, {}),
     "intrarefresh.mkv": ("libx264", X264 | {"x264-params": "intra-refresh=1:keyint=50"}, {}),
+    "intrarefresh.ts": ("libx264", X264 | {"x264-params": "intra-refresh=1:keyint=50"}, {}),
     "fragmented.mp4": ("libx264", X264, {"movflags": "frag_keyframe+empty_moov"}),
     "h264.mkv": ("libx264", X264, {}),
     "h264.ts": ("libx264", X264, {}),
@@ -39,7 +40,7 @@ VIDEOS = {
     "mpeg2.mpg": ("mpeg2video", {"g": "15", "bf": "2"}, {}),
     "mpeg4.avi": ("mpeg4", {"g": "50", "bf": "2"}, {}),
     "mpeg4.mp4": ("mpeg4", {"g": "50", "bf": "2"}, {}),
-    "vp8.webm": ("libvpx", {"g": "50", "deadline": "realtime", "cpu-used": "8"}, {}),
+    "vp8.webm": ("libvpx", {"g": "50", "deadline": "realtime", "cpu-used": "16", "lag-in-frames": "0"}, {}),
     "vp9.webm": ("libvpx-vp9", {"g": "50", "deadline": "realtime", "cpu-used": "8"}, {}),
     "mjpeg.mov": ("mjpeg", {}, {}),
     "wmv2.asf": ("wmv2", {"g": "50"}, {}),
@@ -98,7 +99,9 @@ def test_items_anywhere_equal_the_full_decode(decoder: Decoder, tmp_path: Path, 
                 assert (frame == resize(pixels[time], RECIPE)).all(), f"other pixels at {time} s"
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "mpeg2.ts", "h264.ts", "vp8.webm"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "mpeg2.ts", "h264.ts", "vp9.webm", "opengop.ts", "opengop.mp4", "intrarefresh.ts"]
+)
 def test_sparse_targets_far_apart(decoder: Decoder, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write(path, *VIDEOS[name], vfr=False)

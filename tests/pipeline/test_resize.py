@@ -7,8 +7,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from pipeline.pixels import normalisation_from, normalise
-from pipeline.resize import recipe_from, resize
+from pipeline.pixels import normalise
+from pipeline.resize import normalisation_from, recipe_from, resize
 from pipeline.types import ResizeRecipe
 
 SIZES = [(48, 64), (64, 48), (360, 641), (37, 223), (224, 224), (17, 500)]
