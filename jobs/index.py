@@ -38,12 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _index(args: argparse.Namespace) -> int:
     config, cluster = _config(args), cluster_of(args)
+    if args.probe and not args.dry_run:
+        raise UsageError("--probe is given without --dry-run; a run reads headers anyway")
     _check_places(config)
     prepared = prepare(config, args.thresholds)
     if "builtin" in (config.model, config.encoder_name):
         say(f"note: {BUILTIN_WARNING}")
     if args.dry_run:
-        print(dry_run(prepared))
+        print(dry_run(prepared, args.probe))
         return 0
     stop_on_signals()
     report = run_index(prepared, cluster, "index", say)
@@ -130,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and why; open no video, write nothing"
+    )
+    parser.add_argument(
+        "--probe", action="store_true", help="with --dry-run: read headers, for exact hours; opens each video"
     )
     _add_what(parser)
     _add_how(parser)

@@ -12,6 +12,7 @@ from pipeline.commits import roll_forward, storage_trouble
 from pipeline.compaction import compact
 from pipeline.config import Recipe
 from pipeline.errors import UsageError
+from pipeline.estimate import Ratios, estimate, probed_hours, ratios_of
 from pipeline.index import SNAPSHOT, Index
 from pipeline.items import Item, Receipt, receipt_from_record
 from pipeline.lock import index_lock
@@ -68,12 +69,12 @@ def run_index(
     return report
 
 
-def dry_run(prepared: Prepared) -> str:
-    """What `run_index` would do and why, as text. Takes no lock and writes nothing; no video is opened."""
-    table = prepared.listing.table
+def dry_run(prepared: Prepared, probe: bool = False) -> str:
+    """What `run_index` would do and why, as text. Takes no lock and writes nothing; only `probe` opens videos."""
+    table, ratios = prepared.listing.table, None
     try:
         index = Index.open(prepared.config.output)
-        known, recipe = index.read("videos", PLAN_COLUMNS), recipe_for(prepared, index)
+        known, recipe, ratios = index.read("videos", PLAN_COLUMNS), recipe_for(prepared, index), ratios_of(index)
     except UsageError:
         if holds_an_index(prepared.config.output):
             raise
@@ -86,9 +87,18 @@ def dry_run(prepared: Prepared) -> str:
         stages = sorted({stage.split(":")[0] for todo in mine for stage in todo.stages})
         read = sum(sizes[todo.row] for todo in mine)
         lines.append(f"  {reason:<9} {len(mine):>7} videos {read / 1e6:>10.1f} MB   {', '.join(stages)}")
+        lines.append(f"            {_cost(prepared, mine, ratios, probe)}")
     for stage, n_clips in sorted(plan.conflicts.items()):
         lines.append(f"  refused   {n_clips:>7} clips of another recipe: would need --redo {stage}")
     return "\n".join(lines)
+
+
+def _cost(prepared: Prepared, mine: Sequence[Todo], ratios: Ratios | None, probe: bool) -> str:
+    rows = prepared.listing.table.take([todo.row for todo in mine])
+    n_prompts = max(sum(":" in stage for stage in todo.stages) for todo in mine)
+    hours, unread = probed_hours(rows, prepared.config) if probe else (None, 0)
+    line = estimate(ratios, rows["size_bytes"].to_pylist(), n_prompts, hours)
+    return f"{line}; {unread} have no header that can be read" if unread else line
 
 
 def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> None:
