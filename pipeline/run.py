@@ -22,6 +22,7 @@ from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publi
 from pipeline.schemas import videos_schema
 from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
 from pipeline.storage import open_storage
+from pipeline.views import publish_views
 from pipeline.writer import Writer
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Sa
         check_books(index, listing)
         report = RunReport.of(run_id, command, config, index, listing, watch, writer.n_failed, len(plan.todo))
         publish(index, report)
+        publish_views(index, prepared.thresholds.tau_s)
     return report
 
 
