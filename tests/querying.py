@@ -53,7 +53,7 @@ def _run(language: str, code: str, db: duckdb.DuckDBPyConnection, session: dict[
         env = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         done = subprocess.run(code, shell=True, env=env, text=True, capture_output=True)
         out.write(done.stdout if done.returncode == 0 else f"{done.stdout}exit {done.returncode}: {done.stderr}")
-    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines()) + "\n"
 
 
 def main() -> int:
