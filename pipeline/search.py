@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import Thresholds
@@ -108,11 +109,33 @@ def encoder_of(index: Index, given: str | None, thresholds_file: Path | None) ->
     return files, resolve_thresholds(files, thresholds_file)
 
 
-def filterable_schema() -> pa.Schema:
-    """What --where may name: columns of segments, and those of their videos that segments lack."""
-    segments = [f for f in table_schema("segments", 1) if f.name not in ("embedding", "thumbnail")]
-    names = {f.name for f in segments}
-    return pa.schema([*segments, *(f for f in table_schema("videos", 1) if f.name not in names)])
+def filterable_schema(table: str = "segments") -> pa.Schema:
+    """What --where may name: columns of `table`, and those of the rows' videos that it lacks."""
+    own = [f for f in table_schema(table, 1) if f.name != "thumbnail" and not pa.types.is_nested(f.type)]
+    names = {f.name for f in own}
+    videos = [f for f in table_schema("videos", 1) if f.name not in names and not pa.types.is_nested(f.type)]
+    return pa.schema([*own, *videos])
+
+
+def with_videos(rows: pa.Table, videos: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Columns `names` of `rows` and, where they lack one, of their videos; null for a video that is not among them."""
+    at = pc.index_in(rows["video_id"], value_set=videos["video_id"].combine_chunks())
+    return pa.table({name: rows[name] if name in rows.column_names else videos[name].take(at) for name in names})
+
+
+def best_relevance(index: Index, column: str, queries: FloatArray) -> dict[str, FloatArray]:
+    """The highest score of any segment for each video_id or clip_id (`column`): id -> (q,) for unit queries (q, D)."""
+    return index.at_one_snapshot(lambda snapshot: _best_relevance(index, snapshot, column, queries))
+
+
+def _best_relevance(index: Index, snapshot: Snapshot, column: str, queries: FloatArray) -> dict[str, FloatArray]:
+    best: dict[str, FloatArray] = {}
+    for place in _row_groups(index, snapshot):
+        rows = place.read(index, [column, "embedding"])
+        scores = _halves(rows, queries.shape[1]).astype(np.float32) @ queries.T  # (n, q)
+        for key, mine in zip(rows[column].to_pylist(), scores, strict=True):
+            best[key] = np.maximum(best[key], mine) if key in best else mine
+    return best
 
 
 def _search(index: Index, snapshot: Snapshot, query: FloatArray, top: int, where: str | None, same: float) -> Found:
@@ -153,8 +176,7 @@ def _in_order(tasks: Iterator[Future[_Scored]], ahead: int) -> Iterator[_Scored]
 
 def _score(index: Index, place: Place, query: FloatArray, keep: int, filtering: "_Filter | None") -> _Scored:
     """Score one row group: its embeddings alone are read, and the columns the condition names."""
-    column = place.read(index, ["embedding"])["embedding"]
-    halves = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(query))  # (n, D)
+    halves = _halves(place.read(index, ["embedding"]), len(query))  # (n, D)
     blocks = range(0, len(halves), _BLOCK_ROWS)
     scores: FloatArray = np.concatenate([halves[i : i + _BLOCK_ROWS].astype(np.float32) @ query for i in blocks])
     rows = np.arange(len(scores)) if filtering is None else np.flatnonzero(filtering.keep(index, place))
@@ -165,6 +187,12 @@ def _score(index: Index, place: Place, query: FloatArray, keep: int, filtering: 
     return _Scored(place, rows, scores[rows], vectors, len(mine), float(mine.sum()), float(mine @ mine))
 
 
+def _halves(rows: pa.Table, dim: int) -> npt.NDArray[np.float16]:
+    """The embedding column as an array (n, D), not copied."""
+    flat: npt.NDArray[np.float16] = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, dim)
+
+
 class _Filter:
     """A condition on segments, with columns of their videos joined in."""
 
@@ -173,18 +201,15 @@ class _Filter:
         self._where = Where(text, self._schema)
         self._lock = threading.Lock()  # one database for all readers
         self._videos = videos
-        self._place_of = {video_id: at for at, video_id in enumerate(videos["video_id"].to_pylist())}
 
     def keep(self, index: Index, place: Place) -> npt.NDArray[np.bool_]:
         """Which rows of a row group satisfy the condition, (n,)."""
-        named = self._where.columns
-        own = [name for name in named if name in place.footer.schema.to_arrow_schema().names]
-        rows = place.read(index, [*{*own, "video_id"}])
-        at = pa.array([self._place_of.get(video_id) for video_id in rows["video_id"].to_pylist()], pa.int64())
-        joined = {name: rows[name] if name in own else self._videos[name].take(at) for name in named}
-        columns = [joined.get(field.name, pa.nulls(len(rows), field.type)) for field in self._schema]
+        own = {name for name in self._where.columns if name in table_schema("segments", 1).names}
+        rows = with_videos(place.read(index, sorted(own | {"video_id"})), self._videos, self._where.columns)
+        columns = {field.name: pa.nulls(len(rows), field.type) for field in self._schema}
+        columns |= {name: rows[name] for name in self._where.columns}
         with self._lock:
-            return self._where.keep(pa.table(columns, schema=self._schema))
+            return self._where.keep(pa.table(columns))
 
 
 def _merged(parts: list[_Scored], keep: int) -> list[_Scored]:

@@ -54,7 +54,7 @@ class Writer:
     ) -> None:
         self.index, self.prepared, self.recipe, self.run_id, self.watch = index, prepared, recipe, run_id, watch
         self.n_failed = 0
-        self._check_lock = check_lock
+        self.check_lock = check_lock
 
     def begin(self, todo: Todo) -> Work:
         """One video taken up; work on stored clips needs the ledger's row beside the listing's."""
@@ -83,7 +83,7 @@ class Writer:
             stages = [s for s in w.todo.stages if not s.endswith(":video")]
             if not stages:
                 return []
-            clips, segments = self._stored_rows(w)
+            clips, segments = self.stored_rows(w)
             return again_items(w.source, clips, segments, stages, self.recipe.fingerprints, CLIPS_PER_ITEM)
         if w.probed is None or w.probed.failure is not None:
             return []
@@ -95,7 +95,7 @@ class Writer:
         staged_ok = [r for r in w.receipts if r.is_staged]
         if not stages or (w.todo.mode == "index" and (len(w.items) < 2 or not staged_ok)):
             return []
-        clips, segments = self._stored_rows(w) if w.todo.mode == "again" else self._staged_rows(staged_ok)
+        clips, segments = self.stored_rows(w) if w.todo.mode == "again" else self._staged_rows(staged_ok)
         vectors = question_vectors()
         questions = {stage: vectors[stage] for stage in stages}
         return answer_items(w.source, clips, segments, questions, self.recipe.fingerprints)
@@ -160,7 +160,7 @@ class Writer:
     def _commit(self, inputs: list[str], rows: list[Any], errors: list[Any], drops: Drops) -> None:
         if not (inputs or rows or errors):
             return
-        self._check_lock()
+        self.check_lock()
         encoder = self.index.snapshot().encoder
         if inputs and encoder is None:
             encoder = self._encoder_of(inputs[0])
@@ -173,7 +173,7 @@ class Writer:
             return None
         return IndexEncoder(self.prepared.encoder.identity.id, clips.schema.field("embedding").type.list_size)
 
-    def _stored_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
+    def stored_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
         mine = pc.field("video_id") == w.source.video_id
         return self.index.read("clips", filter=mine), self.index.read("segments", filter=mine)
 
