@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import describe
 from pipeline.index import SNAPSHOT, Encoder, Index, Snapshot
 from pipeline.rows import build_table
 from pipeline.schemas import table_schema
@@ -123,6 +122,8 @@ def main() -> int:
         command = [sys.executable, "-m", "benchmarks.search", "--dim", str(args.dim), "--measure", url]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         size_mb = sum(path.stat().st_size for path in Path(url).rglob("*.parquet")) // 1_000_000
+    from benchmarks.machine import describe  # torch, which would count in the memory of the measured process
+
     result = {"benchmark": "search", "segments": args.segments, "dim": args.dim, "index_mb": size_mb}
     print(json.dumps(result | json.loads(done.stdout) | describe()))
     return 0

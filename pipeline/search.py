@@ -30,7 +30,7 @@ from pipeline.where import Where
 CANDIDATES_PER_HIT = 50
 """Kept for each hit asked for, so that suppressed look-alikes leave enough."""
 _BLOCK_ROWS = 512  # rows turned to fp32 at a time: 1.5 MB at D = 768, which a core's cache holds
-_READERS = min(8, os.cpu_count() or 1)
+_READERS = min(8, len(os.sched_getaffinity(0)))
 _SHOWN = ("segment_id", "clip_id", "video_id", "start_s", "end_s", "best_frame_s")
 
 
@@ -79,7 +79,7 @@ class _Scored:
     place: Place
     rows: npt.NDArray[np.int64]
     scores: FloatArray
-    vectors: FloatArray
+    vectors: npt.NDArray[np.float16]
     n: int
     total: float
     squares: float
@@ -177,14 +177,23 @@ def _in_order(tasks: Iterator[Future[_Scored]], ahead: int) -> Iterator[_Scored]
 def _score(index: Index, place: Place, query: FloatArray, keep: int, filtering: "_Filter | None") -> _Scored:
     """Score one row group: its embeddings alone are read, and the columns the condition names."""
     halves = _halves(place.read(index, ["embedding"]), len(query))  # (n, D)
-    blocks = range(0, len(halves), _BLOCK_ROWS)
-    scores: FloatArray = np.concatenate([halves[i : i + _BLOCK_ROWS].astype(np.float32) @ query for i in blocks])
+    scores = _dot(halves, query)
     rows = np.arange(len(scores)) if filtering is None else np.flatnonzero(filtering.keep(index, place))
     mine = scores[rows].astype(np.float64)
     if len(rows) > keep:
         rows = rows[np.argpartition(-scores[rows], keep)[:keep]]
-    vectors = halves[rows].astype(np.float32)
-    return _Scored(place, rows, scores[rows], vectors, len(mine), float(mine.sum()), float(mine @ mine))
+    return _Scored(place, rows, scores[rows], halves[rows], len(mine), float(mine.sum()), float(mine @ mine))
+
+
+def _dot(halves: npt.NDArray[np.float16], query: FloatArray) -> FloatArray:
+    """(n, D) halves against (D,) in fp32: a block at a time, in memory that is used again."""
+    scores, buffer = np.empty(len(halves), np.float32), np.empty((_BLOCK_ROWS, len(query)), np.float32)
+    for first in range(0, len(halves), _BLOCK_ROWS):
+        block = halves[first : first + _BLOCK_ROWS]
+        singles = buffer[: len(block)]
+        np.copyto(singles, block)
+        np.dot(singles, query, out=scores[first : first + len(block)])
+    return scores
 
 
 def _halves(rows: pa.Table, dim: int) -> npt.NDArray[np.float16]:
@@ -234,7 +243,7 @@ def _hits(
         return
     scores = np.concatenate([part.scores for part in parts])
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))  # ties: as they stand in the index
-    vectors = np.concatenate([part.vectors for part in parts])[order]
+    vectors = np.concatenate([part.vectors for part in parts])[order].astype(np.float32)
     chosen = _without_look_alikes(vectors, top, same)
     shown = [_row(index, *candidates[order[at]]) for at, _ in chosen]
     named = index.read_at(snapshot, "videos", ["video_id", "name", "uri"]).to_pylist() if shown else []
