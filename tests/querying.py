@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import duckdb
 
@@ -35,7 +36,9 @@ def build(folder: Path) -> None:
 
 def printed(folder: Path, page: str) -> Iterator[tuple[str, str, str]]:
     """(code, what the page says it prints, what it prints) for every block, in order, in one session."""
-    with contextlib.chdir(folder), duckdb.connect() as db:
+    python_first = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ours = patch.dict(os.environ, {"PYTHONPATH": str(ROOT), "PATH": python_first})
+    with ours, contextlib.chdir(folder), duckdb.connect() as db:
         db.execute(Path("index/views.sql").read_text())
         session: dict[str, object] = {}
         for language, code, expected in BLOCK.findall(page):
@@ -50,8 +53,7 @@ def _run(language: str, code: str, db: duckdb.DuckDBPyConnection, session: dict[
         with contextlib.redirect_stdout(out):
             exec(code, session)
     else:
-        env = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(code, shell=True, env=env, text=True, capture_output=True)
+        done = subprocess.run(code, shell=True, text=True, capture_output=True)
         out.write(done.stdout if done.returncode == 0 else f"{done.stdout}exit {done.returncode}: {done.stderr}")
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines()) + "\n"
 
