@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 7
 
-.PHONY: install demo test check bench nightly clean
+.PHONY: install demo test check bench mutants nightly clean
 
 install: $(VENV)/installed
 
@@ -27,6 +27,10 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+# Breaks the library on purpose, one truth at a time, and sees each truth's test turn red.
+mutants: install
+	$(BIN)/python -m tests.adatp.mutants.run
 
 nightly: install
 	$(BIN)/python -m pytest -m nightly

@@ -61,6 +61,8 @@ class Request:
             raise ValueError(f"{self.key}: expected at least one choice, got none")
         if self.segments is not None:
             self._check_segments(method)
+        elif isinstance(method, AdaTP) and method.segments:
+            raise ValueError(f"{self.key}: adatp needs segments, lengths that sum to the clip's frames; got None")
         if self.relevance is not None and len(self.relevance) != len(self.segments or ()):
             raise ValueError(
                 f"{self.key}: expected one relevance for each of {len(self.segments or ())} segments, "
@@ -150,6 +152,8 @@ class Engine:
                 raise ValueError(
                     f"{request.key}: expected visual tokens (n, {c}, {d}) of this model, got {tuple(shape)}"
                 )
+            for text in (request.prompt, *(request.choices or ())):
+                self.model.prompt.plain_ids(text)
 
     def _run_or_split(self, batch: list[Request]) -> dict[str, Result]:
         try:
@@ -227,19 +231,18 @@ class Engine:
             scores, decode_ms, tokens, reason = None, generated.decode_ms, generated.token_ids, generated.finish_reason
             text = model.prompt.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         counts = tuple(len(origin) for origin in prefilled.origins)
-        others = len(model.prompt.ids(request.prompt)) - 1 + (model.trailing_newline is not None)
         return Result(
             text=text,
             token_ids=tuple(tokens),
             finish_reason=reason,
             n_visual_tokens=clip.n_visual,
-            n_text_tokens=others,
+            n_text_tokens=prefilled.n_other,
             visual_tokens_per_layer=counts,
             flops=ratios(
                 model.llm_shape,
                 model.tower_shape,
                 counts,
-                others,
+                prefilled.n_other,
                 clip.n_visual,
                 clip.n_frames,
                 len(clip.frames),

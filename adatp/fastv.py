@@ -35,15 +35,10 @@ class FastV:
         keep = self._solved_keep(clip) if self.keep is None else self.keep
         n_keep = round(clip.n_visual * keep)
         before = everything(clip)
-        cut = Cut(self.layer, lambda origin, scores: fastv_keep(_given(scores), n_keep), rows="last")
+        cut = Cut(self.layer, lambda origin, scores: fastv_keep(scores, n_keep), rows="last")
         return Plan(before.tokens, before.origin, keeps_positions=True, cuts=(cut,))
 
     def _solved_keep(self, clip: Clip) -> float:
         """K layers see everything; the other N - K share what is left of the schedule's total."""
         total = mean_share(clip.n_visual, clip.n_layers, clip.p) * clip.n_layers
         return min(1.0, max(0.0, (total - self.layer) / (clip.n_layers - self.layer)))
-
-
-def _given(scores: Tensor | None) -> Tensor:
-    assert scores is not None
-    return scores

@@ -53,14 +53,14 @@ class TowerShape:
 
     @classmethod
     def of(cls, config: Any, n_layers: int | None = None) -> "TowerShape":
-        """From a transformers SigLIP vision configuration; `n_layers` defaults to all."""
+        """From a transformers SigLIP vision configuration: all of it, or its first `n_layers` without the head."""
         return cls(
             config.num_hidden_layers if n_layers is None else n_layers,
             config.hidden_size,
             config.intermediate_size,
             config.patch_size,
             (config.image_size // config.patch_size) ** 2,
-            bool(getattr(config, "vision_use_head", False)),
+            has_head=n_layers is None and config.vision_use_head,
         )
 
 

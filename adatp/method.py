@@ -74,8 +74,7 @@ class AdaTP:
     def _lengths(self, clip: Clip) -> tuple[int, ...]:
         if not self.segments:
             return (clip.n_frames,)
-        if clip.segments is None:
-            raise ValueError(f"adatp needs segments: lengths that sum to the clip's {clip.n_frames} frames, got None")
+        assert clip.segments is not None  # a request without them is refused at birth
         return clip.segments
 
     def _selection(self, clip: Clip, lengths: tuple[int, ...], budget: int) -> "Selection":
@@ -100,9 +99,8 @@ class Selection:
     tokens_per_frame: int
     local_debias: bool
 
-    def __call__(self, origin: Tensor, scores: Tensor | None) -> Tensor:
+    def __call__(self, origin: Tensor, scores: Tensor) -> Tensor:
         """Indices to keep, ascending. origin: (m,) of the tokens alive. scores: (m,)."""
-        assert scores is not None
         segment = self.segment[origin // self.tokens_per_frame]
         walk = top_of_each_segment(scores, segment, self.quota)
         if self.local_debias:

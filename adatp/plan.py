@@ -41,15 +41,15 @@ class Clip:
         return (first + torch.arange(c, device=device)).flatten()
 
 
-Select = Callable[[Tensor, Tensor | None], Tensor]
-"""(origin (m,), scores (m,) or None) -> indices of the tokens to keep, ascending, (k,)."""
+Select = Callable[[Tensor, Tensor], Tensor]
+"""(origin (m,), scores (m,)) of the tokens alive -> indices of those to keep, ascending, (k,)."""
 
 
 @dataclass(frozen=True)
 class Cut:
     """Tokens dropped on entry to `layer`.
 
-    rows: whose attention scores the tokens: all text after the video, the prompt's last token, or nobody.
+    rows: whose attention scores the tokens: all text after the video, or the prompt's last token.
     scored_by: the layer that just ran, or the one about to run (its norm, projections and RoPE).
     renumber: survivors take positions 0..L'-1 from here on; otherwise they keep their own.
     """

@@ -33,6 +33,7 @@ class Sequence:
     header: int
     tail: int
     rows: int
+    next_position: int  # position id of the first generated token; known without asking the device
     scores: Tensor | None = None  # (V,) of the latest scored layer, for the next cut
 
     @property
@@ -48,6 +49,7 @@ class Prefilled:
     """What a prefill leaves of one clip."""
 
     logits: Tensor  # (vocabulary,) of the prompt's last token
+    n_other: int  # T, positions that are not visual: header, newline, text
     keys: list[Tensor] = field(default_factory=list)  # N x (L_l, K, D), after RoPE
     values: list[Tensor] = field(default_factory=list)  # N x (L_l, K, D)
     next_positions: list[int] = field(default_factory=list)  # N: position id of the first generated token, per layer
@@ -75,9 +77,10 @@ def embed(model: VideoLLM, ids: list[int], plan: Plan, n_visual: int) -> Sequenc
     if plan.keeps_positions:
         header_ids, tail_ids = torch.arange(at, device=device), torch.arange(n_tail, device=device)
         positions = torch.cat([header_ids, at + origin, at + n_visual + tail_ids])
+        end = at + n_visual + n_tail
     else:
-        positions = torch.arange(len(embeddings), device=device)
-    return Sequence(embeddings, positions, plan, origin, header=at, tail=n_tail, rows=len(ids) - at - 1)
+        positions, end = torch.arange(len(embeddings), device=device), len(embeddings)
+    return Sequence(embeddings, positions, plan, origin, at, n_tail, rows=len(ids) - at - 1, next_position=end)
 
 
 @torch.inference_mode()
@@ -88,7 +91,7 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
     for sequence in sequences:
         sequence.embeddings = hidden.new_empty(0)  # `hidden` holds them now
     rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences]))
-    done = [Prefilled(hidden.new_empty(0)) for _ in sequences]
+    done = [Prefilled(hidden.new_empty(0), s.header + s.tail) for s in sequences]
     for index, layer in enumerate(decoder.layers):
         hidden, rotation = _cut_all(decoder, index, layer, sequences, hidden, rotation)
         hidden = _attention(layer, index, sequences, done, hidden, rotation)
@@ -106,15 +109,14 @@ def _attention(
     """A layer's first half; keeps each clip's KV and scores the next cut. Its tensors end before the MLP begins."""
     lengths = [len(s) for s in sequences]
     query, key, value = project(layer, hidden, rotation)
-    ends = torch.stack([s.positions[-1] for s in sequences]).tolist()
     parts = zip(*(torch.split(x, lengths) for x in (query, key, value)), strict=True)
-    for sequence, result, end, (q, k, v) in zip(sequences, done, ends, parts, strict=True):
+    for sequence, result, (q, k, v) in zip(sequences, done, parts, strict=True):
         if (cut := _cut_at(sequence.plan, index + 1)) and cut.scored_by == "previous":
             sequence.scores = _score(sequence, cut, q, k, layer)
         result.keys.append(k)
         result.values.append(v)
         result.origins.append(sequence.origin)
-        result.next_positions.append(end + 1)
+        result.next_positions.append(sequence.next_position)
     return add_attention(layer, hidden, attend(query, key, value, lengths))
 
 
@@ -156,6 +158,7 @@ def _cut_all(
 
 def _cut_one(sequence: Sequence, cut: Cut, rows: Tensor) -> Tensor:
     """Drop what the cut does not select; header, newline and text always stay. Returns the sequence's kept rows."""
+    assert sequence.scores is not None  # the layer that scores this cut has run
     keep = cut.select(sequence.origin, sequence.scores)
     visual = sequence.visual
     rows = torch.cat([rows[: visual.start], rows[visual][keep], rows[visual.stop :]])
@@ -163,5 +166,5 @@ def _cut_one(sequence: Sequence, cut: Cut, rows: Tensor) -> Tensor:
     sequence.positions = sequence.positions[rows]
     sequence.scores = None
     if cut.renumber:
-        sequence.positions = torch.arange(len(rows), device=rows.device)
+        sequence.positions, sequence.next_position = torch.arange(len(rows), device=rows.device), len(rows)
     return rows

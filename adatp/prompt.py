@@ -44,31 +44,32 @@ class Prompt:
             if piece == _VIDEO:
                 ids.append(self.video_token_id)
             elif _TEXT in piece:
-                ids += self._plain(piece.replace(_TEXT, text), text)
+                ids += self.plain_ids(piece.replace(_TEXT, text))
             else:
                 ids += self.tokenizer(piece, add_special_tokens=False).input_ids
         return ids
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer, as it would follow the prompt."""
-        ids = self._plain(text, text)
+        ids = self.plain_ids(text)
         if not ids:
             raise ValueError(f"expected an answer of at least one token, got {text!r}")
+        return ids
+
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of text that holds no control token; refused where the tokenizer makes one all the same."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        added = self.tokenizer.added_tokens_decoder
+        control = {i for i, token in added.items() if token.special} | {self.video_token_id}
+        if found := control.intersection(ids) - {self.tokenizer.unk_token_id}:
+            names = sorted(str(added.get(i, i)) for i in found)
+            raise ValueError(f"the text reads as control tokens {names}, expected plain text, got {text!r}")
         return ids
 
     def _pieces(self) -> list[str]:
         """The rendered template cut at its control tokens and at the video."""
         controls = [_VIDEO, *sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)]
         return [piece for piece in re.split("(" + "|".join(map(re.escape, controls)) + ")", self.rendered) if piece]
-
-    def _plain(self, piece: str, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True).input_ids
-        added = self.tokenizer.added_tokens_decoder
-        control = {i for i, token in added.items() if token.special} - {self.tokenizer.unk_token_id}
-        if found := control.intersection(ids):
-            names = sorted(str(added[i]) for i in found)
-            raise ValueError(f"the text reads as control tokens {names}, expected plain text, got {text!r}")
-        return ids
 
 
 def load_prompt(folder: Path, tokenizer: Any, video_token_id: int) -> Prompt:

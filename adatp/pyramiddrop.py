@@ -60,6 +60,5 @@ class PyramidDrop:
         return tuple(high ** (i + 1) for i in range(len(depths)))
 
 
-def _select(n_visual: int, ratio: float, origin: Tensor, scores: Tensor | None) -> Tensor:
-    assert scores is not None
+def _select(n_visual: int, ratio: float, origin: Tensor, scores: Tensor) -> Tensor:
     return pyramiddrop_keep(scores, n_visual, ratio)

@@ -28,9 +28,7 @@ def attention_received(query: Tensor, key: Tensor, visual: slice, scaling: float
     n_tokens, n_key_heads, _ = key.shape
     group = n_heads // n_key_heads
     rows = query.float().mul(scaling).view(n_rows, n_key_heads, group, head_dim).permute(1, 2, 0, 3)  # (K, G, T, D)
-    future = torch.ones(n_rows, n_rows, dtype=torch.bool, device=query.device).triu(
-        1
-    )  # (T, T) among the rows themselves
+    future = torch.ones(n_rows, n_rows, dtype=torch.bool, device=query.device).triu(1)  # (T, T)
     total = torch.zeros(visual.stop - visual.start, device=query.device)  # (V,)
     for head in range(n_key_heads):  # one key head at a time bounds the memory to G * T * L floats
         logits = rows[head].flatten(0, 1) @ key[:, head].float().T  # (G * T, L)

@@ -26,12 +26,13 @@ from pipeline.planted.captions import CAPTION_PROMPTS
 TEXT_LENGTH = 32  # of the encoder's text tower
 MAX_POSITIONS = 2048
 SPECIAL = ("<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
-_EXTRA_WORDS = (
-    "a an and then nothing small medium large digit moving changing to flashing yes no room object thing user assistant "
-    "up down left right , . ? : ; ! ' - the is are was in on at of with which what where who why how when there any "
-    "does do this that it clip video scene scenes frame see show shows list name tell me describe caption briefly short "
-    "happens happening happen colours colors shapes digits rooms objects things first last before after between from "
-    "b c d e number many background near many answer option letter sentence one word please give best only system you helpful"
+_EXTRA_WORDS = (  # beyond what questions and captions need, so that a plain request is not all unknown
+    "a an and then nothing small medium large digit moving changing to flashing yes no room object thing "
+    "user assistant up down left right , . ? : ; ! ' - the is are was in on at of with which what where "
+    "who why how when there any does do this that it clip video scene scenes frame see show shows list "
+    "name tell me describe caption briefly short happens happening happen colours colors shapes digits "
+    "rooms objects things first last before after between from b c d e number many background near many "
+    "answer option letter sentence one word please give best only system you helpful"
 )
 
 CHAT_TEMPLATE = (

@@ -2,11 +2,12 @@
 
     python -m benchmarks.decode [--videos ../shared/videos/open] [--repeat 3] [--every 1] [--output FILE.json]
 
-The sample is every=1s over the whole video, resized by Pillow to 384 x 384. "Plainly" is what one would write first, one
-thread each: decord `get_batch` at round(k * fps); PyAV decoding everything and converting what is wanted; PyAV seeking to
-each target and decoding up to it. Ours also probes, checks, times exactly, turns upright and makes thumbnails; all of that
-is in its figure. Each figure is the least of the repeats, methods alternating within one run. Ends with one JSON line:
-ratio = sum of ours / sum over files of the cheapest plain way that gave frames.
+The sample is every=1s over the whole video, resized by Pillow to 384 x 384. "Plainly" is what one would write first,
+one thread each: decord `get_batch` at round(k * fps); PyAV decoding everything and converting what is wanted; PyAV
+seeking to each target and decoding up to it. Ours also probes, checks, times exactly, turns upright and makes
+thumbnails; all of that is in its figure. A plain way counts where, by its own word, it gave frames near the targets.
+Each figure is the least of the repeats, methods alternating within one run. Ends with one JSON line: ratio = sum of
+ours / sum over files of the cheapest plain way.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import decord
@@ -25,48 +27,55 @@ import numpy as np
 from pipeline.decode import Decoder
 from pipeline.errors import VideoError
 from pipeline.resize import resize
-from pipeline.sampling import Every, plan_clips
+from pipeline.sampling import Every, count_targets, plan_clips
 from pipeline.types import ResizeRecipe
 
 RECIPE = ResizeRecipe(384, 384)
 CLIPS_PER_ITEM = 8
+NEAR_S = 0.25
 
 
-def plain_decord(path: str, every_s: float) -> int:
+def plain_decord(path: str, every_s: float) -> list[float]:
     reader = decord.VideoReader(path, num_threads=1)
     fps, n = reader.get_avg_fps(), len(reader)
     indices = [min(round(k * every_s * fps), n - 1) for k in range(max(1, int(np.ceil(n / fps / every_s))))]
-    return len([resize(frame, RECIPE) for frame in reader.get_batch(indices).asnumpy()])
+    for frame in reader.get_batch(indices).asnumpy():
+        resize(frame, RECIPE)
+    return [i / fps for i in indices]
 
 
-def plain_pyav(path: str, every_s: float) -> int:
-    wanted, count = 0.0, 0
+def plain_pyav(path: str, every_s: float) -> list[float]:
+    held, first, times = None, None, list[float]()
     with av.open(path, metadata_errors="ignore") as container:
-        stream = container.streams.best("video")
+        stream: Any = container.streams.best("video")
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
-            if frame.time >= wanted:
-                resize(frame.to_ndarray(format="rgb24"), RECIPE)
-                wanted, count = wanted + every_s, count + 1
-    return count
+            first = frame.time if first is None else first
+            if held is not None and frame.time - first > len(times) * every_s:
+                resize(held.to_ndarray(format="rgb24"), RECIPE)
+                times.append(held.time - first)
+            held = frame
+    return times
 
 
-def plain_pyav_seeking(path: str, every_s: float) -> int:
-    count = 0
+def plain_pyav_seeking(path: str, every_s: float) -> list[float]:
+    times = list[float]()
     with av.open(path, metadata_errors="ignore") as container:
-        stream = container.streams.best("video")
+        stream: Any = container.streams.best("video")
         stream.codec_context.thread_count = 1
+        start = float((stream.start_time or 0) * stream.time_base)
         for k in range(max(1, int(np.ceil((container.duration or 0) / 1e6 / every_s)))):
-            container.seek(int(k * every_s / stream.time_base) + (stream.start_time or 0), stream=stream)
+            container.seek(int((k * every_s + start) / stream.time_base), stream=stream)
             for frame in container.decode(stream):
-                if frame.time >= k * every_s:
+                if frame.time - start >= k * every_s:
                     resize(frame.to_ndarray(format="rgb24"), RECIPE)
-                    count += 1
+                    times.append(frame.time - start)
                     break
-    return count
+    return times
 
 
-PLAIN: dict[str, Callable[[str, float], int]] = {
+Plain = Callable[[str, float], list[float]]  # path, seconds between samples -> times of the frames it gave
+PLAIN: dict[str, Plain] = {
     "decord": plain_decord,
     "pyav": plain_pyav,
     "pyav_seek": plain_pyav_seeking,
@@ -79,13 +88,16 @@ def cpu_s(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def measure_plain(method: Callable[[str, float], int], path: str, every_s: float) -> float | None:
+def measure_plain(method: Plain, path: str, every_s: float, n_targets: int) -> float | None:
+    """Seconds, or None where it failed or did not give the sample: a frame near each target, the last forgiven."""
     start = time.process_time()
     try:
-        frames = method(path, every_s)
+        times = method(path, every_s)
     except (decord.DECORDError, av.error.FFmpegError, RuntimeError, UnicodeDecodeError):
         return None
-    return time.process_time() - start if frames else None
+    seconds = time.process_time() - start
+    right = abs(len(times) - n_targets) <= 1 and all(abs(t - k * every_s) < NEAR_S for k, t in enumerate(times))
+    return seconds if times and right else None
 
 
 def measure_ours(decoder: Decoder, path: str, sampling: Every) -> tuple[float, str, int] | None:
@@ -106,9 +118,10 @@ def measure_ours(decoder: Decoder, path: str, sampling: Every) -> tuple[float, s
 def measure(decoder: Decoder, path: str, sampling: Every, repeat: int) -> dict[str, object]:
     every_s, figures = float(sampling.interval_s), dict[str, list[float]]()
     ran, n_clips = "", 0
+    n_targets = count_targets(decoder.probe(path, sampling).duration_s, sampling.interval_s)
     for _ in range(repeat):
         for name, method in PLAIN.items():
-            seconds = measure_plain(method, path, every_s)
+            seconds = measure_plain(method, path, every_s, n_targets)
             if seconds is not None:
                 figures.setdefault(name, []).append(seconds)
         ours = measure_ours(decoder, path, sampling)
@@ -134,7 +147,7 @@ def main() -> None:
         for path in paths:
             rows.append(measure(decoder, str(path.resolve()), Every(args.every), args.repeat))
             print_row(rows[-1])
-    report = summary(rows) | {"every_s": float(args.every), "machine": platform.processor() or platform.machine()}
+    report = summary(rows) | {"every_s": float(args.every), "machine": platform.machine()}
     report |= {"cpus": os.cpu_count(), "files": rows}
     if args.output:
         args.output.write_text(json.dumps(report, indent=1) + "\n")

@@ -21,6 +21,14 @@ SHAPES = {  # hidden, layers, query heads, key heads, feed forward
     "ov-7b": (3584, 28, 28, 4, 18944),
 }
 
+SO400M = adatp.TowerShape(n_layers=26, hidden=1152, feed_forward=4304, patch_size=14, n_patches=729)
+
+
+def published(shape: str) -> adatp.LLMShape:
+    """The widths of a published decoder, for FLOPs."""
+    hidden, n_layers, heads, key_heads, feed_forward = SHAPES[shape]
+    return adatp.LLMShape(n_layers, hidden, hidden, hidden // heads * key_heads, feed_forward, vocabulary=152_000)
+
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """A word is a token, so a prompt can be given any length."""
@@ -89,3 +97,9 @@ def random_llm(
         torch.set_default_dtype(before)
     prompt = prompt_for(tokenizer, None, config.video_token_id)
     return adatp.VideoLLM(hf.eval().requires_grad_(False), layout, prompt, frozenset())
+
+
+def prompt_of(model: adatp.VideoLLM, n_tokens: int) -> str:
+    """Words that make the prompt hold `n_tokens` besides the visual ones; a trailing newline vector is one of them."""
+    n_fixed = len(model.prompt.ids("")) - 1 + (model.trailing_newline is not None)
+    return " ".join(f"w{i % 64}" for i in range(n_tokens - n_fixed))

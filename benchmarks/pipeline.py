@@ -2,10 +2,10 @@
 
     python -m benchmarks.pipeline ../shared/videos/open
 
-The loop calls the same stages one after the other in this process: no Ray, no staging, no commit. What a warm Ray costs is the
-slope: CPU seconds of a run over the archive and two copies of it, minus those of a run over the archive alone, against twice
-the loop. What starting costs (Ray, worker processes, imports, loading the models) is reported beside it. `builtin`
-throughout; CPU seconds are those of all processes. Ends with one JSON line.
+The loop calls the same stages one after the other in this process: no Ray, no staging, no commit. What a warm Ray
+costs is the slope: CPU seconds of a run over the archive and two copies of it, minus those of a run over the archive
+alone, against twice the loop. What starting costs (Ray, worker processes, imports, loading the models) is reported
+beside it. `builtin` throughout; CPU seconds are those of all processes. Ends with one JSON line.
 """
 
 import argparse

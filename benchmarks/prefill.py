@@ -3,8 +3,8 @@
     python -m benchmarks.prefill --rounds 5
 
 Random weights of the given shape, 32 frames of 196 tokens, 150 text tokens, p = 1. Every round runs each contender
-once, one after the other, and ratios are medians over rounds of the round's own ratio, so that
-a busy machine hits all alike.
+once, one after the other, and ratios are medians over rounds of the round's own ratio, of wall time or of CPU seconds
+over all threads (`--clock cpu`: for a machine that others use too; `clock` in the result says which).
 - pruned: 32 segments of one frame, where local debiasing has nothing to remove; pruned_eight_segments: eight of four.
 - transformers: the model's own forward, sdpa, same dtype and threads, `logits_to_keep=1`.
 - selection: scoring and selecting of every cut, timed alone on tensors of the pruned run's shapes.
@@ -30,16 +30,10 @@ from adatp.methods import resolve
 from adatp.prefill import embed, prefill
 from adatp.scores import attention_received
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import SHAPES, random_llm
+from benchmarks.models import SHAPES, prompt_of, random_llm
 
 FRAMES, TEXT_TOKENS = 32, 150
 ONE_FRAME_EACH, EIGHT_SEGMENTS = (1,) * FRAMES, (4,) * 8
-
-
-def prompt_of(model: adatp.VideoLLM, n_tokens: int) -> str:
-    """Words that make the prompt hold `n_tokens` besides the visual ones, the trailing newline vector included."""
-    n_fixed = len(model.prompt.ids("")) - 1 + 1
-    return " ".join(f"w{i % 64}" for i in range(n_tokens - n_fixed))
 
 
 def clip_request(model: adatp.VideoLLM, method: str, segments: tuple[int, ...]) -> adatp.Request:
@@ -80,20 +74,20 @@ def theirs(model: adatp.VideoLLM) -> Callable[[], tuple[int, ...]]:
     return go
 
 
-def timed(model: adatp.VideoLLM, go: Callable[[], object]) -> float:
-    """Seconds of one call."""
+def clocked(model: adatp.VideoLLM, go: Callable[[], object]) -> tuple[float, float]:
+    """(wall, CPU) seconds of one call; CPU over all threads."""
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-    begun = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     go()
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 @torch.inference_mode()
-def selection_seconds(model: adatp.VideoLLM, counts: tuple[int, ...], repeats: int) -> float:
-    """Scoring and selection of all cuts of one prefill, on random tensors of its shapes; median of `repeats`."""
+def selection_seconds(model: adatp.VideoLLM, counts: tuple[int, ...], repeats: int) -> tuple[float, float]:
+    """(wall, CPU) seconds of all cuts' scoring and selection, on random tensors of their shapes; medians."""
     request = clip_request(model, "adatp", ONE_FRAME_EACH)
     plan = resolve("adatp").plan(clip_of(request, model.n_layers))
     ids = model.prompt.ids(request.prompt)
@@ -101,7 +95,7 @@ def selection_seconds(model: adatp.VideoLLM, counts: tuple[int, ...], repeats: i
     rows = len(ids) - header - 1
     shape = model.llm_shape
     head = shape.query_width // model.hf.config.text_config.num_attention_heads
-    total = 0.0
+    total = [0.0, 0.0]
     for cut in plan.cuts:
         n_alive = counts[cut.layer - 1]
         length = n_alive + TEXT_TOKENS
@@ -119,8 +113,9 @@ def selection_seconds(model: adatp.VideoLLM, counts: tuple[int, ...], repeats: i
             cut.select(origin, attention_received(query, key, slice(header, header + n_alive), head**-0.5))
 
         one()
-        total += statistics.median(timed(model, one) for _ in range(repeats))
-    return total
+        times = [clocked(model, one) for _ in range(repeats)]
+        total = [sum_so_far + statistics.median(t[i] for t in times) for i, sum_so_far in enumerate(total)]
+    return total[0], total[1]
 
 
 def peak_bytes(contender: str, shape: str, device: str) -> int:
@@ -163,14 +158,17 @@ def measure_memory(shape: str, device: str) -> dict[str, int]:
     return peaks
 
 
-def measure_time(model: adatp.VideoLLM, rounds: int) -> tuple[dict[str, list[float]], dict[str, tuple[int, ...]]]:
+def measure_time(
+    model: adatp.VideoLLM, rounds: int
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, tuple[int, ...]]]:
+    """(wall, CPU) seconds of every round, and the visual tokens of each layer."""
     going = contenders(model)
-    counts = {name: go() for name, go in going.items()}  # warm-up
-    seconds: dict[str, list[float]] = {name: [] for name in going}
+    counts = {name: going[name]() for name in ("pruned", "pruned_eight_segments")}  # warm-up: everybody's kernels
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in going}
     for _ in range(rounds):
         for name, go in going.items():
-            seconds[name].append(timed(model, go))
-        print("  ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items()), flush=True)
+            seconds[name].append(clocked(model, go))
+        print("  ".join(f"{n} {t[-1][0]:.2f} s ({t[-1][1]:.2f} CPU)" for n, t in seconds.items()), flush=True)
     return seconds, counts
 
 
@@ -179,20 +177,28 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="ov-0.5b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="what the ratios are of; CPU seconds of all threads are the fairer clock on a machine others use too",
+    )
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/prefill_<shape>_<device>.json")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak_of:
         print(peak_bytes(args.peak_of, args.shape, args.device))
         return
+    machine = describe()  # before the run: the commit that is measured
     peaks = measure_memory(args.shape, args.device)
     print("peak above the loaded model: " + "  ".join(f"{k} {v / 2**20:.0f} MiB" for k, v in peaks.items()), flush=True)
     model = random_llm(*SHAPES[args.shape], device=args.device)
     seconds, counts = measure_time(model, args.rounds)
     selection = selection_seconds(model, counts["pruned"], repeats=5)
+    clock = 0 if args.clock == "wall" else 1
 
     def ratio(a: str, b: str) -> float:
-        return statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
+        return statistics.median(x[clock] / y[clock] for x, y in zip(seconds[a], seconds[b], strict=True))
 
     result = {
         "benchmark": "prefill",
@@ -205,12 +211,17 @@ def main() -> None:
         "pruned_over_unpruned": round(ratio("pruned", "unpruned"), 4),
         "pruned_eight_segments_over_unpruned": round(ratio("pruned_eight_segments", "unpruned"), 4),
         "unpruned_over_transformers": round(ratio("unpruned", "transformers"), 4),
-        "selection_over_unpruned": round(selection / statistics.median(seconds["unpruned"]), 5),
+        "selection_over_unpruned": round(
+            selection[clock] / statistics.median(t[clock] for t in seconds["unpruned"]), 5
+        ),
         "peak_memory_over_unpruned": round(peaks["pruned"] / peaks["unpruned"], 4),
         "unpruned_peak_memory_over_transformers": round(peaks["unpruned"] / peaks["transformers"], 4),
-        "seconds": {name: [round(t, 3) for t in times] for name, times in seconds.items()},
-        "visual_tokens_per_layer": {name: list(c) for name, c in counts.items() if c},
-        **describe(),
+        "clock": args.clock,
+        "wall_seconds": {name: [round(wall, 3) for wall, _ in times] for name, times in seconds.items()},
+        "cpu_seconds": {name: [round(cpu, 3) for _, cpu in times] for name, times in seconds.items()},
+        "selection_seconds": [round(t, 4) for t in selection],
+        "visual_tokens_per_layer": {name: list(c) for name, c in counts.items()},
+        **machine,
     }
     if args.save:
         RESULTS.mkdir(exist_ok=True)

@@ -149,7 +149,8 @@ def _fits(texts: list[_Text], things: npt.NDArray[np.int64], rooms: npt.NDArray[
 
 def frame_batch(seed: int, size: int, tokenizer: PreTrainedTokenizerFast) -> FrameBatch:
     rng = np.random.default_rng(seed)
-    pixels, texts = [], []
+    pixels: list[Pixels] = []
+    texts: list[_Text] = []
     cells = np.zeros((size, GRID * GRID, 3), np.int64)
     things = np.full((size, MAX_THINGS, 3), -2, np.int64)
     rooms = np.zeros((size, 2), np.int64)
@@ -178,8 +179,8 @@ class ClipBatch:
     """B clips of T frames with their questions packed behind one prefix.
 
     States are the different pictures of all clips; `frame_state[b, t]` is the state frame t of clip b shows.
-    A row of tokens is [prefix ids | T * 16 visual | newline | questions]; `segment` tells which question a token belongs
-    to (0: the shared prefix), `position` is what it would be were its question alone.
+    A row of tokens is [prefix ids | T * 16 visual | newline | questions]; `segment` tells which question a token
+    belongs to (0: the shared prefix), `position` is what it would be were its question alone.
     """
 
     pixels: torch.Tensor  # (S, 3, 64, 64)
@@ -199,7 +200,9 @@ def _states(clip: Clip, rng: np.random.Generator) -> tuple[list[Pixels], list[np
     """The clip's different pictures, what their cells show, and which picture each frame is."""
     nuisance = Nuisance.sample(rng, strong=True)
     seen: dict[object, int] = {}
-    pictures, cells, index = [], [], []
+    pictures: list[Pixels] = []
+    cells: list[npt.NDArray[np.int64]] = []
+    index: list[int] = []
     for frame in range(clip.n_frames):
         scene = clip.scene_at(frame)
         looks = scene.looks(frame)
@@ -230,7 +233,7 @@ def _turns(clip: Clip, rng: np.random.Generator, n_questions: int, max_caption: 
     for type_ in order:
         if len(turns) == n_questions:
             break
-        question = ask(clip, type_, rng)  # type: ignore[arg-type]  # a list of the literal's own values
+        question = ask(clip, type_, rng)
         if question is None:
             continue
         if type_ in ("colour", "shape", "exists") and _asked_held_out(question.answer, question.text):

@@ -8,7 +8,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,7 @@ from jobs.cli import run
 from pipeline.commits import roll_forward
 from pipeline.errors import UsageError
 from pipeline.index import Index
-from pipeline.listing import file_uri
+from pipeline.listing import uri_of_path
 from pipeline.lock import index_lock
 from pipeline.purge import purge, record_purge
 
@@ -71,7 +70,7 @@ def _ids_of(videos: pa.Table, named: Sequence[str]) -> pa.Array:
     """video_ids of what was named; UsageError when the index does not know one of them."""
     ids = []
     for name in named:
-        uri = name if "://" in name else file_uri(bytes(Path(name).absolute()))
+        uri = name if "://" in name else uri_of_path(name)
         found = videos.filter((pc.field("video_id") == name) | (pc.field("uri") == uri))["video_id"]
         if not len(found):
             raise UsageError(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from adatp import CheckpointError, Engine, load
 from pipeline.encoder import Encoder
@@ -24,7 +25,7 @@ def open_bench(model: str, encoder: str) -> Bench:
     try:
         engine = Engine(load(model_files.path))
         seeing = Encoder(encoder_files.path)
-    except (CheckpointError, OSError, ValueError, KeyError, RuntimeError) as error:
+    except (CheckpointError, SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(f"the weights of {model} or {encoder} do not load: {error}") from error
     thresholds = resolve_thresholds(encoder_files)
     return Bench(engine, seeing, model_files.normalisation, encoder_files.normalisation, thresholds)

@@ -3,8 +3,8 @@
 tau_s parts frames that follow each other inside a shot from those across a cut. Adjacent cosines pile up near 1 with a
 long tail below; the threshold lies in the gap between the two, found by Otsu's rule on the angles (which spread what
 cosines squeeze against 1). tau_t parts texts that fit a frame from those that do not: of texts paired with frames at
-random most do not fit, and the few that do only lengthen the upper tail. So the lower half, mirrored at the median, is the
-distribution of misfits, and tau_t is its 95% quantile.
+random most do not fit, and the few that do only lengthen the upper tail. So the lower half, mirrored at the median, is
+the distribution of misfits, and tau_t is its 95% quantile.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Calibration:
 
 
 def segment_threshold(adjacent_cosines: npt.NDArray[np.float64]) -> float:
-    """tau_s from cosines of frames that follow each other, (n,), pooled over many videos. Raises ValueError under 20."""
+    """tau_s from cosines of frames that follow each other, (n,), over many videos. Raises ValueError under 20."""
     if adjacent_cosines.size < 20:
         raise ValueError(f"expected at least 20 adjacent frames to tell cuts from noise, got {adjacent_cosines.size}")
     angles = np.sort(np.arccos(np.clip(adjacent_cosines, -1.0, 1.0)))
@@ -51,8 +51,8 @@ def relevance_threshold(cosines: npt.NDArray[np.float64]) -> float:
 def calibrate(videos: list[Vectors], texts: Vectors) -> Calibration:
     """Thresholds from unit frame embeddings, one array (n_i, D) per video in order of time, and unit texts (q, D).
 
-    The texts should be of the kind the index will be asked (questions, phrases), on many subjects, so that any one frame
-    fits fewer than half of them.
+    The texts should be of the kind the index will be asked (questions, phrases), on many subjects, so that any one
+    frame fits fewer than half of them.
     """
     if not videos or texts.ndim != 2 or not len(texts):
         raise ValueError(f"expected videos and texts, got {len(videos)} videos and texts of shape {texts.shape}")

@@ -48,6 +48,7 @@ Drops = Mapping[str, Collection[tuple[str, str | None]]]
 _GROUP_BYTES = 256 << 20  # staged bytes that become one file per table; bounds the memory of a commit
 _THREADS = 16
 _KEPT_STUBS = 100
+_EMPTY_GROUP = 9999  # no commit has that many groups of 256 MB
 _ROW_ORDER = {
     "videos": ("video_id",),
     "clips": ("video_id", "clip_index"),
@@ -142,6 +143,8 @@ def _commit(
         encoder=encoder or before.encoder,
     )
     plan = _with_rewrites(index, plan, before, _dropped(plan, body), merges)
+    if not (plan.inputs or plan.rewrites) and plan.encoder == before.encoder:
+        return before  # nothing to add, and nothing of what is dropped was there
     _refuse_mixed_encoders(index, plan, before)
     if body:
         index.storage.write_atomic(plan.body_path, staging.encode_item(body))
@@ -185,7 +188,9 @@ def open_commit(index: Index, snapshot: Snapshot) -> Plan | None:
 
 def record_run(index: Index, run_id: str, row: pa.Table) -> None:
     """Append a run to the log: one file, published at once, outside commits."""
-    index.storage.write_atomic(f"runs/{run_id}.parquet", _parquet("runs", row.cast(schema_of(Snapshot(), "runs"))))
+    data = _parquet("runs", row.cast(schema_of(Snapshot(), "runs")))
+    with _storage_trouble(index):
+        index.storage.write_atomic(f"runs/{run_id}.parquet", data)
 
 
 def kept(table: str, rows: pa.Table, drops: Collection[tuple[str, str | None]]) -> pa.Table:
@@ -217,7 +222,10 @@ def _finish(index: Index, plan: Plan, before: Snapshot, tag: str, first: Rows | 
     for table, names in plan.removes.items():
         for name in names:
             del files[table][name]
-    after = replace(before, commit=plan.commit, files={t: f for t, f in files.items() if f}, encoder=plan.encoder)
+    for table in COMMITTED_TABLES:
+        if not files[table] and (plan.encoder or table not in VECTOR_TABLES):
+            _publish_empty(index, files, table, plan)
+    after = Snapshot(plan.commit, {table: names for table, names in files.items() if names}, plan.encoder)
     if index.storage.replace_if(SNAPSHOT, after.to_json(), tag) is None:
         raise IndexLocked(f"the snapshot of {index.url} was changed by another run during commit {plan.commit}")
     _close(index, plan)
@@ -345,6 +353,14 @@ def _publish(index: Index, files: dict[str, dict[str, int]], table: str, name: s
     if len(rows):
         index.storage.write_atomic(f"{table}/{name}", _parquet(table, _sorted(table, rows)))
         files[table][name] = len(rows)
+
+
+def _publish_empty(index: Index, files: dict[str, dict[str, int]], table: str, plan: Plan) -> None:
+    """A table without rows has one file without rows: a plain glob of it still reads, with its columns."""
+    name = _file_name(plan.commit, _EMPTY_GROUP)
+    rows = schema_of(Snapshot(encoder=plan.encoder), table).empty_table()
+    index.storage.write_atomic(f"{table}/{name}", _parquet(table, rows))
+    files[table][name] = 0
 
 
 def _sorted(table: str, rows: pa.Table) -> pa.Table:

@@ -5,6 +5,7 @@ answer. Library versions are not in it; they stand in `runs`.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 
 from pipeline.errors import UsageError
@@ -63,7 +64,7 @@ class IndexConfig:
             raise UsageError("no archive given; expected at least one folder, file, glob, manifest or s3:// prefix")
         if self.prune not in PRUNE_METHODS:
             raise UsageError(f"--prune {self.prune!r} is unknown; expected one of {', '.join(PRUNE_METHODS)}")
-        if not self.p > 0:
+        if not 0 < self.p < math.inf:
             raise UsageError(f"--p {self.p} given; expected a number above 0")
         if self.max_new_tokens < 1:
             raise UsageError(f"--max-new-tokens {self.max_new_tokens} given; expected at least 1")
@@ -71,9 +72,14 @@ class IndexConfig:
             raise UsageError(f"--limit {self.limit} given; expected at least 1")
         if self.redo not in (None, "sample", "embed", "caption", "answer"):
             raise UsageError(f"--redo {self.redo!r} is unknown; expected sample, embed, caption or answer")
-        for text in (*self.questions, *([] if self.caption_prompt is None else [self.caption_prompt])):
+        for text in self.texts:
             if not text.strip():
                 raise UsageError("an empty question or caption prompt was given; expected some words")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything the Video LLM is asked."""
+        return (*self.questions, *(() if self.caption_prompt is None else (self.caption_prompt,)))
 
     @property
     def encoder_name(self) -> str:

@@ -4,6 +4,7 @@ FFmpeg's own probing knows hundreds of formats, among them playlists that read o
 names. So the container is told here, from an allow-list, and the demuxer is named to FFmpeg, which then tries no other.
 """
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def read_head(path: str) -> bytes:
             raise SpecialFile("a symbolic link to nothing") from error
         raise ReadFailed("no such file") from error
     except OSError as error:
-        if error.errno == 40:  # ELOOP
+        if error.errno == errno.ELOOP:
             raise SpecialFile("a loop of symbolic links") from error
         raise ReadFailed(f"cannot be looked at: {error.strerror}") from error
     if not stat.S_ISREG(mode):

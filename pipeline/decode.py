@@ -1,13 +1,15 @@
 """Videos to frames, whatever the videos do. Owns the decode child; lets no video harm its neighbours.
 
 Decoding happens in one persistent child process (decode_child.py) with a memory cap. A child that makes no progress for
-`Bounds.deadline_s`, or dies, is replaced, and its video tried once more with PyAV alone; then the video is an error and the
-next one is served as if nothing had been.
+`Bounds.deadline_s`, or dies, is replaced, and its video tried once more with the next decoder; then the video is an
+error, and the next one is served as if nothing had been.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +32,7 @@ Answer = tuple[dict[str, Any], bytearray]
 
 
 class Decoder:
-    """Probes and decodes local video files through a killable child, started at the first call and closed with the block.
+    """Probes and decodes local video files through a killable child, started at the first call, ended with the block.
 
     The child dies with the thread that first calls, so call from a thread that lives as long as the Decoder.
     """
@@ -39,6 +41,8 @@ class Decoder:
         self._bounds, self._command = bounds, command
         self._child: subprocess.Popen[bytes] | None = None
         self._served = 0
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the Decoder, outlives children
+        self._running: str | None = None  # the decoder the child last said it uses
 
     def __enter__(self) -> "Decoder":
         return self
@@ -72,11 +76,17 @@ class Decoder:
         return Probe(**found | {"target_times_s": tuple(found["target_times_s"])})
 
     def decode(
-        self, path: str, clips: tuple[ClipPlan, ...], model: ResizeRecipe, encoder: ResizeRecipe | None
+        self,
+        path: str,
+        clips: tuple[ClipPlan, ...],
+        model: ResizeRecipe,
+        encoder: ResizeRecipe | None,
+        avoid: str | None = None,
     ) -> Decoded:
         """The frames of consecutive clips of one video, resized by each recipe. Raises a VideoError.
 
-        A clip in whose window no new frame appears is left out of the result.
+        A clip in whose window no new frame appears is left out of the result. `avoid` names a decoder ("pyav",
+        "decord") not to use if the other is proven right for the file.
         """
         request = {
             "do": "decode",
@@ -84,6 +94,7 @@ class Decoder:
             "clips": [asdict(clip) for clip in clips],
             "model": asdict(model),
             "encoder": asdict(encoder) if encoder else None,
+            "avoid": avoid,
         }
         *parts, (done, _) = self._ask(request)
         plans = {clip.clip_index: clip for clip in clips}
@@ -95,14 +106,15 @@ class Decoder:
         )
 
     def _ask(self, request: dict[str, Any]) -> list[Answer]:
-        """The child's answers to one request; a child that dies or hangs on it is replaced once."""
+        """The child's answers; one that dies or hangs is replaced and the video tried once more, otherwise decoded."""
         request |= {"bounds": asdict(self._bounds)}
+        self._running = None
         try:
-            return self._ask_once(request | {"may_decord": True})
+            return self._ask_once(request)
         except (PipeClosed, PipeSilent, PipeGarbled):
             self.close()
         try:
-            return self._ask_once(request | {"may_decord": False})
+            return self._ask_once(request | {"avoid": self._running})
         except PipeSilent as error:
             self.close()
             raise DecodeTimeout(f"no frame finished within {self._bounds.deadline_s:g} s, twice") from error
@@ -119,6 +131,7 @@ class Decoder:
             if kind == "error" and head.get("class") in VIDEO_ERRORS:
                 raise VIDEO_ERRORS[head["class"]](head["message"])
             if kind == "beat":
+                self._running = head.get("decoder", self._running)
                 continue
             if kind not in ("clip", "probe", "done"):
                 raise PipeGarbled(f"an answer of kind {kind!r}")
@@ -143,6 +156,7 @@ class Decoder:
             self._served = 0
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._stderr.truncate(0)
         env = dict(os.environ)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (_ROOT, env.get("PYTHONPATH"))))
         # One thread and one malloc arena: address space is capped, and the work is one core's.
@@ -151,7 +165,7 @@ class Decoder:
             [*self._command, str(os.getpid()), str(self._bounds.memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._stderr,
             bufsize=0,
             env=env,
             cwd="/",
@@ -161,15 +175,23 @@ class Decoder:
             receive(child.stdout.fileno(), START_S)
         except (PipeClosed, PipeSilent, PipeGarbled) as error:
             child.kill()
-            raise RuntimeError(f"the decode child does not start: {' '.join(self._command)}") from error
+            raise RuntimeError(f"the decode child does not start: {self._last_words()}") from error
         return child
 
     def _ending(self) -> str:
         """How the child ended, in words; and it is cleared away."""
-        child = self._child
-        code = child.wait() if child is not None and child.poll() is not None else None
+        code = None
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                code = self._child.wait(1.0)
         self.close()
-        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        return f"signal {-code}" if code is not None and code < 0 else self._last_words()
+
+    def _last_words(self) -> str:
+        """The last line the child printed: of a Python error, the error."""
+        size = os.fstat(self._stderr.fileno()).st_size
+        tail = os.pread(self._stderr.fileno(), 1000, max(0, size - 1000)).decode("utf-8", "replace")
+        return (tail.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _clip_frames(plan: ClipPlan, head: dict[str, Any], body: bytearray) -> ClipFrames:

@@ -7,7 +7,7 @@ Rules that every path here keeps:
 
 * Stream: FFmpeg's "best" video stream (av_find_best_stream, which decord takes too); attached pictures are no video.
 * Time: presentation time in seconds from the first frame that a full sequential decode outputs.
-* Pixels: RGB24 of exactly the wanted frame, turned upright by the display matrix where that is a multiple of 90 degrees.
+* Pixels: RGB24 of exactly the wanted frame, turned upright by the display matrix where it turns by multiples of 90.
 * A packet that does not decode is counted and passed over; what is around it is kept.
 
 Ticks are integer presentation times in units of the stream's time base.
@@ -16,7 +16,6 @@ Ticks are integer presentation times in units of the stream's time base.
 import bisect
 import ctypes
 import io
-import math
 import os
 import re
 import resource
@@ -25,10 +24,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from fractions import Fraction
+from itertools import chain, pairwise
 from typing import Any
 
 import av
@@ -46,6 +45,7 @@ from pipeline.sampling import Every, Sampling, count_targets, parse_sampling, un
 from pipeline.types import Bounds, ClipPlan, Probe, ResizeRecipe
 
 THUMBNAIL_EDGE = 256
+BEAT_S = 0.2
 OUT_OF_ORDER = 2  # frames; where a container stores decoding times only, B-frames come out with swapped times
 MAX_HEAD_PACKETS = 600
 MAX_READ_FAILURES = 32  # in a row
@@ -67,6 +67,7 @@ class Video:
     def __init__(self, path: str, bounds: Bounds, beat: Beat) -> None:
         self.path, self.bounds, self.beat = path, bounds, beat
         self.furthest = -1  # byte position the demuxer has reached
+        self._origin: Origin | None = None
         self.told = container_of(path)
         self._open()
         pixels = self.codec.width * self.codec.height
@@ -94,6 +95,8 @@ class Video:
         self.codec.options = limit
         if not self.stream.time_base or self.stream.time_base <= 0:
             raise NotAVideo(f"{self.told.name}: a video stream without a time base")
+        self.tick_num: int
+        self.tick_den: int
         self.tick_num, self.tick_den = self.stream.time_base.numerator, self.stream.time_base.denominator
         self.head: list[Packet] | None = []  # all packets read since opening, while they are few
         self.replay: list[Packet] = []
@@ -101,14 +104,29 @@ class Video:
     def close(self) -> None:
         self.container.close()
 
+    def origin(self) -> "Origin":
+        """The first frame a full decode outputs, found once. Raises NoFrames. Moves the demuxer."""
+        if self._origin is None:
+            self._origin = find_origin(self)
+        return self._origin
+
     def rewind(self) -> None:
         """Back to the first packet, with a decoder that knows nothing."""
-        if self.head is not None and (not self.codec.is_open or resets_at_keyframes(self.codec.name)):
+        if not resets_at_keyframes(self.codec.name):
+            self.close()
+            self._open()
+        elif self.head is not None:
             self.codec.flush_buffers()
             self.replay = list(self.head)
+        elif self.indexed() and self.stream.index_entries:
+            self.seek(self.stream.index_entries[0].timestamp)
         else:
             self.close()
             self._open()
+
+    def indexed(self) -> bool:
+        """Whether the demuxer knew every packet's place from the header on."""
+        return self.told.demuxer == "mov" and 0 < self.stream.frames == len(self.stream.index_entries)
 
     def seek(self, ticks: int) -> None:
         """To where the container thinks a keyframe at or before `ticks` is. Raises av.error.FFmpegError."""
@@ -143,6 +161,7 @@ class Video:
             except av.error.FFmpegError as error:
                 if isinstance(error, MemoryError):
                     raise
+                _raise_if_storage_fails(self.path)
                 failures += 1
 
     def _note(self, packet: Packet) -> None:
@@ -156,7 +175,7 @@ class Video:
 
     def decode(self, packet: Packet | None) -> list[VideoFrame]:
         """Frames that come out when `packet` goes in; None drains. Raises av.error.FFmpegError."""
-        frames = self.codec.decode(packet)
+        frames: list[VideoFrame] = self.codec.decode(packet)
         if frames:
             self.beat()
         return frames
@@ -184,31 +203,43 @@ def _not_opened(path: str, told: Container, error: av.error.FFmpegError) -> Vide
         if told.demuxer == "mov" and b"encv" in head and b"sinf" in head:
             return NoFrames(f"{told.name}: its video is encrypted")
         return NotAVideo(text)
-    if isinstance(error, OSError) and not isinstance(error, PermissionError):
-        return ReadFailed(text)
+    _raise_if_storage_fails(path)
     return NotAVideo(text)
+
+
+def _raise_if_storage_fails(path: str) -> None:
+    """FFmpeg says "I/O error" of damaged files too: what the storage does, the storage is asked."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1 << 16)
+            file.seek(max(0, os.path.getsize(path) - (1 << 16)))
+            file.read(1 << 16)
+    except OSError as error:
+        raise ReadFailed(f"cannot be read: {error.strerror}") from error
 
 
 # --- where decoding may start, and which packets it may leave out -----------------------------------------------------
 
-_RESETS_AT_KEYFRAMES = frozenset(
-    "mpeg1video mpeg2video mpeg4 msmpeg4v1 msmpeg4v2 msmpeg4v3 wmv1 wmv2 wmv3 vc1 h263 flv1 flv vp6 vp6f vp8 vp9 av1 "
-    "libdav1d theora mjpeg prores dnxhd dvvideo rawvideo ffv1 huffyuv ffvhuff utvideo cfhd hap png v210".split()
-)
+# fmt: off
+_RESETS_AT_KEYFRAMES = frozenset((
+    "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1", "h263",
+    "flv1", "flv", "vp6", "vp6f", "vp8", "vp9", "av1", "libdav1d", "theora", "mjpeg", "prores", "dnxhd", "dvvideo",
+    "rawvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo", "cfhd", "hap", "png", "v210",
+))
+# fmt: on
 
 
 def resets_at_keyframes(codec: str) -> bool:
-    """Whether the codec is one whose keyframes we know to need nothing before them (checked by NAL in H.264 and HEVC)."""
+    """Whether the codec's keyframes are known to need nothing before them (H.264 and HEVC are told by NAL type)."""
     return codec in _RESETS_AT_KEYFRAMES or codec in ("h264", "hevc")
 
 
-_SKIPS_NONREF = frozenset("h264 mpeg1video mpeg2video mpeg4 vc1 wmv3".split())
-_VCL_H264 = frozenset((1, 2, 5))
+_SKIPS_NONREF = frozenset(("h264", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3"))
 _IRAP_HEVC = range(16, 22)
 
 
 class Bitstream:
-    """What a coded packet is, where that decides exactness. Told by the bitstream, not by the container's flags alone."""
+    """What a coded packet is, where that decides exactness: told by the bitstream, not by the container alone."""
 
     def __init__(self, codec: Any) -> None:
         self.name = codec.name
@@ -226,10 +257,21 @@ class Bitstream:
         if not packet.is_keyframe:
             return False
         if self.name == "h264":
-            return any(header & 31 == 5 for header, _ in self._units(packet))
+            return any(header & 31 == 5 for header in self._units(packet))  # IDR
         if self.name == "hevc":
-            return any((header >> 1) & 63 in _IRAP_HEVC for header, _ in self._units(packet))
+            return any(header >> 1 & 63 in _IRAP_HEVC for header in self._units(packet))
         return self.name in _RESETS_AT_KEYFRAMES
+
+    def is_recovery(self, packet: Packet) -> bool:
+        """Whether decoding may start here, though frames are only alike from the next such packet on.
+
+        That is H.264 without IDR pictures, as broadcast: open groups of pictures, or intra refresh.
+        """
+        return self.name == "h264" and bool(packet.is_keyframe)
+
+    def has_parameters(self, packet: Packet) -> bool:
+        """Whether an H.264 keyframe carries a sequence parameter set of its own, so that the size may change there."""
+        return packet.is_keyframe and any(header & 31 == 7 for header in self._units(packet))
 
     def may_drop(self, packet: Packet) -> bool:
         """Whether an unwanted packet need not be decoded: HEVC that the container marks as referred to by none.
@@ -238,20 +280,20 @@ class Bitstream:
         """
         return self.name == "hevc" and bool(packet.is_disposable)
 
-    def _units(self, packet: Packet) -> Iterator[tuple[int, int]]:
-        """First two bytes of each NAL unit."""
+    def _units(self, packet: Packet) -> Iterator[int]:
+        """The first byte of each NAL unit."""
         data = memoryview(packet)
         if self.length_size:
             at = 0
-            while at + self.length_size + 2 <= len(data):
+            while at + self.length_size < len(data):
                 size = int.from_bytes(data[at : at + self.length_size], "big")
                 at += self.length_size
-                yield data[at], data[at + 1]
+                yield data[at]
                 at += size
         else:
             raw = bytes(data)
-            for match in re.finditer(rb"\0\0\1(.)(.)", raw, re.DOTALL):
-                yield match[1][0], match[2][0]
+            for match in re.finditer(b"\0\0\x01(.)", raw, re.DOTALL):
+                yield match[1][0]
 
 
 # --- the origin of time -----------------------------------------------------------------------------------------------
@@ -265,11 +307,11 @@ class Origin:
     width: int
     height: int
     turn: int  # quarter turns counter-clockwise that bring a decoded picture upright
-    bad_packets: int
+    absurd: bool  # the display matrix is no matrix: nothing the header says is taken on trust
 
 
 def find_origin(video: Video) -> Origin:
-    """Decode from the start until a frame comes out. Raises NoFrames. Leaves the demuxer a little way in."""
+    """Decode from the start of a fresh Video until a frame comes out. Raises NoFrames."""
     bad, cause = 0, "no packet gave a frame"
     for packet in _and_drain(video.packets()):
         try:
@@ -281,7 +323,8 @@ def find_origin(video: Video) -> Origin:
             continue
         for frame in frames:
             ticks = frame.pts if frame.pts is not None else 0
-            return Origin(ticks, frame.width, frame.height, _quarter_turns(frame), bad)
+            turn, absurd = _quarter_turns(frame)
+            return Origin(ticks, frame.width, frame.height, turn, absurd)
     raise NoFrames(f"{video.told.name}, {video.codec.name}: {cause}")
 
 
@@ -290,10 +333,11 @@ def _and_drain(packets: Iterator[Packet]) -> Iterator[Packet | None]:
     yield None
 
 
-def _quarter_turns(frame: VideoFrame) -> int:
-    """An absurd display matrix turns nothing."""
+def _quarter_turns(frame: VideoFrame) -> tuple[int, bool]:
+    """Quarter turns counter-clockwise, and whether the display matrix is absurd. Odd angles turn nothing."""
     degrees = frame.rotation
-    return degrees // 90 % 4 if -360 <= degrees <= 360 and degrees % 90 == 0 else 0
+    absurd = abs(degrees) > 360
+    return (0 if absurd or degrees % 90 else degrees // 90 % 4), absurd
 
 
 # --- probe ------------------------------------------------------------------------------------------------------------
@@ -320,7 +364,7 @@ class Table:
 
 def probe(video: Video, sampling: Sampling) -> Probe:
     """Look once, without decoding more than the first frame (`uniform` has to count frames and decodes them all)."""
-    origin = find_origin(video)
+    origin = video.origin()
     if origin.width * origin.height > video.bounds.max_megapixels * 1e6:
         raise TooLarge(f"{origin.width} x {origin.height} pixels, more than {video.bounds.max_megapixels:g} megapixels")
     table = _scan(video, origin)
@@ -363,7 +407,7 @@ def _scan(video: Video, origin: Origin) -> Table:
     claim_s = (video.container.duration or 0) / 1e6
     small = os.path.getsize(video.path) <= WHOLE_SCAN_BYTES
     may_seek = resets_at_keyframes(video.codec.name) and _may_seek(video)
-    if not small and 0 < claim_s and may_seek:
+    if not small and claim_s > 0 and may_seek:
         head, tail = _head_and_tail(video, claim_s)
         found_s = video.seconds(tail.last - origin.ticks)
         if head.ticks and abs(found_s - claim_s) <= 2 + claim_s / 100:
@@ -400,7 +444,7 @@ def _recorded_at(video: Video) -> int | None:
     except ValueError:
         return None
     if at.tzinfo is None:
-        at = at.replace(tzinfo=timezone.utc)
+        at = at.replace(tzinfo=UTC)
     return round(at.timestamp()) * 1_000_000 + at.microsecond if 1980 < at.year < 2100 else None
 
 
@@ -434,12 +478,50 @@ class Unproven(Exception):
 
 def _may_seek(video: Video) -> bool:
     """Where a seek lands before its target with right timestamps, or lands wrong in a way that is noticed."""
-    if video.told.demuxer == "mov":
-        return 0 < video.stream.frames == len(video.stream.index_entries)  # not fragmented
-    return video.told.demuxer in ("matroska", "mpegts", "avi")
+    return video.indexed() or video.told.demuxer in ("matroska", "mpegts", "avi")
 
 
+DAMAGE_MARGINS_S = (10.0, 60.0)
+SEEK_MARGINS_S = (0.0, 2.0, 10.0, 60.0)
 _SETTLES_LATE = frozenset(("mpegts", "avi"))  # after a seek, times are right only from the second keyframe on
+
+
+def land(video: Video, bits: Bitstream, target: int, margins_s: tuple[float, ...]) -> Iterator[Packet] | None:
+    """Packets from where decoding gives `target`'s frame right: seek ever farther before it until that is certain.
+
+    None where no seek does, or the way from the file's start is not longer.
+    """
+    for margin_s in margins_s:
+        at = target - video.ticks(margin_s)
+        if at <= (video.stream.start_time or 0):
+            return None
+        try:
+            video.seek(at)
+        except av.error.FFmpegError:
+            return None
+        packets = video.packets()
+        first = _first_start(video, bits, packets, target)
+        if first:
+            return chain(first, packets)
+    return None
+
+
+def _first_start(video: Video, bits: Bitstream, packets: Iterator[Packet], target: int) -> list[Packet]:
+    """Packets read from the first sure start at or before `target`, beginning with it; none if there is none."""
+    to_pass, read = int(video.told.demuxer in _SETTLES_LATE), list[Packet]()
+    for packet in packets:
+        if packet.pts is None or packet.pts > target or len(read) > MAX_PENDING_PACKETS:
+            return []
+        start = bits.is_reset(packet)
+        if (start or bits.is_recovery(packet)) and to_pass:
+            to_pass -= 1
+        elif start:
+            return [packet]
+        elif bits.is_recovery(packet) and read:
+            return [*read, packet]
+        elif bits.is_recovery(packet) or read:
+            read.append(packet)
+    return []
 
 
 class SparsePass:
@@ -464,6 +546,8 @@ class SparsePass:
         self.dirty = False  # whether the decoder holds anything
         self.may_seek = _may_seek(video)
         self.unwanted = "NONREF" if video.codec.name in _SKIPS_NONREF else "DEFAULT"
+        self.recovery: int | None = None  # index in `pending` of the last recovery point
+        self.landed = False  # whether the next packet is the first after a seek
         self.sought = -1  # index of the target last sought
 
     def run(self) -> dict[int, int]:
@@ -508,38 +592,19 @@ class SparsePass:
         return self.targets[self.next] > self.seen[-1] + self._gap()
 
     def _sought(self) -> Iterator[Packet]:
-        """Packets from a resetting keyframe at or before the next target; margins grow until one is found."""
-        video, target = self.video, self.targets[self.next]
+        """Packets from where decoding may start for the next target, found by seeking."""
         self.sought = self.next
         self.window.clear()
         self.seen.clear()
         self._forget_pending()
-        self.last_dts = self.reset_at = None
-        for margin_s in (0.0, 2.0, 10.0, 60.0):
-            at = target - video.ticks(margin_s)
-            if at <= (video.stream.start_time or 0):
-                break
-            try:
-                video.seek(at)
-            except av.error.FFmpegError:
-                break
-            packets = self._from_keyframe(video.packets(), target)
-            if packets is not None:
-                return packets
-        self.may_seek = False  # it does not work here: read on from the start
-        video.rewind()
-        return video.packets()
-
-    def _from_keyframe(self, packets: Iterator[Packet], target: int) -> Iterator[Packet] | None:
-        to_pass = 1 if self.video.told.demuxer in _SETTLES_LATE else 0
-        for packet in packets:
-            if packet.pts is None or packet.pts > target:
-                return None
-            if self.bits.is_reset(packet):
-                if not to_pass:
-                    return _and_then(packet, packets)
-                to_pass -= 1
-        return None
+        self.last_dts = None
+        packets = land(self.video, self.bits, self.targets[self.next], SEEK_MARGINS_S)
+        if packets is None:
+            self.may_seek, self.reset_at = False, None  # it does not work here: read on from the start
+            self.video.rewind()
+            return self.video.packets()
+        self.landed = True
+        return packets
 
     def _read(self, packet: Packet) -> None:
         if packet.pts is None or packet.is_corrupt:
@@ -562,23 +627,38 @@ class SparsePass:
     def _settled(self, packet: Packet) -> bool:
         """Whether it is known which frame follows this one on screen: no packet to come can be shown before dts."""
         after = self._after(packet.pts)
-        return (
-            len(self.window) > LOOKAHEAD or after is not None and self.last_dts is not None and after <= self.last_dts
-        )
+        if len(self.window) > LOOKAHEAD:
+            return True
+        return after is not None and self.last_dts is not None and after <= self.last_dts
 
     def _settle(self, packet: Packet) -> None:
-        ticks = packet.pts
-        if self.next < len(self.targets) and ticks <= self.targets[self.next] and self.bits.is_reset(packet):
-            self._forget_pending()
-            self._drain()
-            self.reset_at = ticks
-        if self.reset_at is not None and ticks < self.reset_at:
+        if self.next < len(self.targets) and packet.pts <= self.targets[self.next]:
+            self._start_here_if_possible(packet)
+        if self.landed:
+            self.reset_at, self.landed = packet.pts, False
+        if self.reset_at is not None and packet.pts < self.reset_at:
             return  # shown before the keyframe it follows: needs what was not decoded, serves no target
         wanted = self._claim(packet)
         self.pending.append((packet, wanted))
         self.pending_bytes += packet.size
         if wanted or self.pending_bytes > MAX_PENDING_BYTES or len(self.pending) > MAX_PENDING_PACKETS:
             self._decode_pending()
+
+    def _start_here_if_possible(self, packet: Packet) -> None:
+        """Forget what no target needs any more: all before a reset, or before the last but one recovery point."""
+        if self.bits.is_reset(packet):
+            self._forget_pending()
+            self._drain()
+            self.reset_at = packet.pts
+        elif self.bits.is_recovery(packet):
+            if self.recovery is not None and self.recovery > 0:
+                self._drain()
+                kept = self.pending[self.recovery :]
+                self._forget_pending()
+                self.reset_at = kept[0][0].pts
+                self.pending = [pair for pair in kept if pair[0].pts >= self.reset_at]
+                self.pending_bytes = sum(pair[0].size for pair in self.pending)
+            self.recovery = len(self.pending)
 
     def _claim(self, packet: Packet) -> bool:
         """Give the packet's frame to the targets it is on screen at."""
@@ -606,7 +686,8 @@ class SparsePass:
         self._forget_pending()
 
     def _forget_pending(self) -> None:
-        self.pending.clear()
+        self.recovery = None
+        self.pending = []
         self.pending_bytes = 0
 
     def _decode(self, packet: Packet | None) -> None:
@@ -632,58 +713,78 @@ class SparsePass:
             raise Unproven("a packet gave no frame")
 
 
-def _and_then(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
-    yield first
-    yield from rest
-
-
 def decode_all(video: Video, targets: list[int], take: Take) -> tuple[dict[int, int], float, int]:
     """Decode every packet from well before the first target to the last; the frame on screen at each target.
 
     For what is damaged, dropped or out of order: only frames that came out count. Returns target -> ticks of its frame,
     the coverage and the packets that failed.
     """
-    shown: dict[int, int] = {}
-    table, came, bad = Table(), set[int](), 0
-    held: VideoFrame | None = None
-    waiting: list[VideoFrame] = []
-    next_target, taken = 0, -(1 << 62)
+    bits = Bitstream(video.codec)
+    if bits.sparse and _may_seek(video):
+        packets = land(video, bits, targets[0], DAMAGE_MARGINS_S)
+        if packets is not None:
+            found = _decode_packets(video, packets, targets, take)
+            if len(found[0]) == len(targets):
+                return found
     video.rewind()
+    return _decode_packets(video, video.packets(), targets, take)
+
+
+def _decode_packets(
+    video: Video, packets: Iterator[Packet], targets: list[int], take: Take
+) -> tuple[dict[int, int], float, int]:
+    table, bad = Table(), 0
+    came: set[int] = set()
+    waiting: list[tuple[int, VideoFrame]] = []
+    screen = Screen(targets, take)
     video.codec.skip_frame = "DEFAULT"
-
-    def show(frame: VideoFrame, before: int | None) -> None:
-        nonlocal next_target, taken
-        while next_target < len(targets) and (before is None or targets[next_target] < before):
-            if targets[next_target] >= frame.pts:
-                shown[targets[next_target]] = frame.pts
-                if frame.pts != taken:
-                    taken = frame.pts
-                    take(taken, frame)
-            next_target += 1
-
-    for packet in _and_drain(video.packets()):
+    for packet in _and_drain(packets):
+        failed = packet is not None and packet.is_corrupt
         if packet is not None:
             table.add(packet)
-            bad += packet.is_corrupt
         try:
             frames = video.decode(packet)
         except av.error.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
-            bad += 1
-            continue
-        came.update(frame.pts for frame in frames if frame.pts is not None)
-        waiting = sorted((f for f in [*waiting, *frames] if f.pts is not None), key=lambda frame: frame.pts)
+            frames, failed = [], True
+        bad += failed
+        arrived = [(frame.pts, frame) for frame in frames if frame.pts is not None]
+        came.update(ticks for ticks, _ in arrived)
+        waiting = sorted(waiting + arrived, key=lambda pair: pair[0])
         while len(waiting) > (OUT_OF_ORDER if packet is not None else 0):
-            frame = waiting.pop(0)
-            if held is not None and frame.pts > held.pts:
-                show(held, frame.pts)
-            held = frame if held is None or frame.pts > held.pts else held
-        if next_target >= len(targets):
+            screen.show(*waiting.pop(0))
+        if screen.next == len(targets):
             break
-    if held is not None:
-        show(held, None)
-    return shown, _coverage(table, came, targets) if bad else 1.0, bad
+    screen.end()
+    return screen.shown, _coverage(table, came, targets) if bad else 1.0, bad
+
+
+class Screen:
+    """What is on screen, frame after frame; each target gets the frame shown when its time has come."""
+
+    def __init__(self, targets: list[int], take: Take) -> None:
+        self.targets, self.take, self.next = targets, take, 0
+        self.shown: dict[int, int] = {}
+        self.held: tuple[int, VideoFrame] | None = None
+
+    def show(self, ticks: int, frame: VideoFrame) -> None:
+        if self.held is not None and ticks <= self.held[0]:
+            return  # it comes too late to be seen
+        self._serve_until(ticks)
+        self.held = ticks, frame
+
+    def end(self) -> None:
+        self._serve_until(1 << 62)
+
+    def _serve_until(self, ticks: int) -> None:
+        while self.held is not None and self.next < len(self.targets) and self.targets[self.next] < ticks:
+            held, frame = self.held
+            if self.targets[self.next] >= held:
+                if held not in self.shown.values():
+                    self.take(held, frame)
+                self.shown[self.targets[self.next]] = held
+            self.next += 1
 
 
 def _coverage(table: Table, came: set[int], targets: list[int]) -> float:
@@ -694,6 +795,62 @@ def _coverage(table: Table, came: set[int], targets: list[int]) -> float:
     spans = [(ticks, end - ticks) for ticks, end in zip(shown, ends, strict=True)][first:]
     total = sum(span for _, span in spans)
     return sum(span for ticks, span in spans if ticks in came) / total if total else 0.0
+
+
+# --- decord -----------------------------------------------------------------------------------------------------------
+
+# Measured (benchmarks/decode.py): planned PyAV leaves out pictures that decord decodes, and is cheaper wherever there
+# is something to leave out; on a video of no more frames than a clip there is not. Elsewhere decord, with an FFmpeg of
+# its own, is the second try where PyAV's has crashed or hung.
+DECORD_FRAMES = 32
+
+
+def frames_for_decord(video: Video) -> list[int] | None:
+    """Presentation ticks of all frames, by decord's index, where decord is proven to number and show them alike.
+
+    The evidence (tests/pipeline/test_decode.py) covers 8-bit 4:2:0 H.264 in MP4 and QuickTime: there its pixels equal
+    PyAV's to the last bit. Everything decord is known to get wrong is excluded by the packet table: edit lists, times
+    missing or doubled, damage, parameter sets that change on the way.
+    """
+    codec = video.codec
+    if not video.indexed() or codec.name != "h264" or codec.pix_fmt != "yuv420p" or codec.color_range == 2:
+        return None
+    if os.path.getsize(video.path) > WHOLE_SCAN_BYTES:
+        return None
+    bits, origin, ticks = Bitstream(codec), video.origin(), list[int]()
+    video.rewind()
+    for packet in video.packets():
+        if packet.pts is None or packet.is_discard or packet.is_corrupt or bits.has_parameters(packet):
+            return None
+        ticks.append(packet.pts)
+    ticks.sort()
+    unique = all(a < b for a, b in pairwise(ticks))
+    return ticks if unique and len(ticks) == video.stream.frames and ticks[0] == origin.ticks else None
+
+
+def decode_with_decord(video: Video, frames: list[int], targets: list[int], studio: "Studio") -> dict[int, int]:
+    """Target -> ticks of the frame on screen. Raises Unproven where decord sees another video than PyAV."""
+    import decord  # 50 ms and 100 MB that most children never need
+
+    decord.logging.set_level(decord.logging.QUIET)
+    origin = video.origin()
+    upright = (origin.width, origin.height) if origin.turn % 2 else (origin.height, origin.width)
+    with open(video.path, "rb") as file:  # by descriptor: decord wants UTF-8 names
+        try:
+            reader = decord.VideoReader(f"/proc/self/fd/{file.fileno()}", num_threads=1)
+            starts = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+            ours = np.array([video.seconds(ticks) for ticks in frames])
+            if len(starts) != len(frames) or np.abs(starts - starts[0] - ours + ours[0]).max() > 1e-3:
+                raise Unproven("decord numbers the frames otherwise")
+            shown = {target: frames[bisect.bisect_right(frames, target) - 1] for target in targets}
+            for ticks in sorted(set(shown.values())):
+                pixels = reader[bisect.bisect_left(frames, ticks)].asnumpy()
+                if pixels.shape != (*upright, 3):
+                    raise Unproven("decord shows another size")
+                studio.take_rgb(ticks, pixels)
+        except (decord.DECORDError, RuntimeError) as error:
+            raise Unproven(f"decord: {error}") from error
+    return shown
 
 
 # --- an item: clips of one video --------------------------------------------------------------------------------------
@@ -724,7 +881,9 @@ class Studio:
 
     def rgb(self, frame: VideoFrame) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(H, W, 3) as decoded, not yet upright."""
-        return self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        pixels: np.ndarray[Any, np.dtype[np.uint8]]
+        pixels = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # type: ignore[assignment]
+        return pixels
 
     def take_rgb(self, ticks: int, upright: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         image = Image.fromarray(np.ascontiguousarray(upright))
@@ -760,20 +919,40 @@ class Item:
 
 
 def decode_item(
-    video: Video, clips: list[ClipPlan], model: ResizeRecipe, encoder: ResizeRecipe | None, may_decord: bool
+    video: Video,
+    clips: list[ClipPlan],
+    model: ResizeRecipe,
+    encoder: ResizeRecipe | None,
+    avoid: str | None,
+    announce: Callable[[str], None],
 ) -> Item:
-    origin = find_origin(video)
+    """Decode consecutive clips. `avoid` names a decoder whose child died on this video; `announce` tells which runs."""
+    origin = video.origin()
     studio = Studio(video, origin.turn, model, encoder)
     targets = sorted({origin.ticks + video.ticks(t) for clip in clips for t in clip.targets_s})
-    coverage, bad = 1.0, 0
+    end = origin.ticks + video.ticks(clips[-1].end_s)
+    decoder, coverage, bad = "decord", 1.0, 0
     try:
-        shown = SparsePass(video, targets, origin.ticks + video.ticks(clips[-1].end_s), studio.take).run()
+        if origin.absurd:
+            raise Unproven("an absurd display matrix")
+        frames = frames_for_decord(video) if _wants_decord(video, avoid) else None
+        announce("decord" if frames else "pyav")
+        if frames:
+            shown = decode_with_decord(video, frames, targets, studio)
+        else:
+            decoder, shown = "pyav", SparsePass(video, targets, end, studio.take).run()
     except Unproven:
         studio.pictures.clear()
+        announce("pyav")
+        decoder = "pyav"
         shown, coverage, bad = decode_all(video, targets, studio.take)
     by_clip = [(clip, _frames_of(clip, video, origin, shown)) for clip in clips]
     seconds = {ticks: video.seconds(ticks - origin.ticks) for ticks in studio.pictures}
-    return Item(by_clip, studio.pictures, seconds, "pyav", coverage, bad)
+    return Item(by_clip, studio.pictures, seconds, decoder, coverage, bad)
+
+
+def _wants_decord(video: Video, avoid: str | None) -> bool:
+    return avoid == "pyav" or (avoid is None and 0 < video.stream.frames <= DECORD_FRAMES)
 
 
 def _frames_of(clip: ClipPlan, video: Video, origin: Origin, shown: dict[int, int]) -> list[int]:
@@ -788,19 +967,54 @@ def _frames_of(clip: ClipPlan, video: Video, origin: Origin, shown: dict[int, in
 # --- the child --------------------------------------------------------------------------------------------------------
 
 
-def answer(request: dict[str, Any], out: int) -> None:
+class Shelf:
+    """Keeps the video of the last request open: probe and decode of one file mostly follow each other."""
+
+    def __init__(self) -> None:
+        self.key: tuple[object, ...] = ()
+        self.video: Video | None = None
+
+    def take(self, path: str, bounds: Bounds, beat: Beat) -> Video:
+        """An opened Video of the file as it is now; the caller puts it back unless it failed."""
+        key, video, self.video = (path, bounds, _identity(path)), self.video, None
+        if video is not None and key == self.key:
+            video.beat, video.furthest = beat, -1
+            return video
+        if video is not None:
+            video.close()
+        self.key = key
+        return Video(path, bounds, beat)
+
+    def put_back(self, video: Video) -> None:
+        self.video = video
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def answer(shelf: Shelf, request: dict[str, Any], out: int) -> None:
     """Serve one request; whatever is wrong with the video becomes an answer too."""
     last = time.monotonic()
 
     def beat() -> None:
         nonlocal last
-        if time.monotonic() - last > 0.2:
+        if time.monotonic() - last > BEAT_S:
             last = time.monotonic()
             send(out, {"is": "beat"})
 
     try:
-        with closing(Video(request["path"], Bounds(**request["bounds"]), beat)) as video:
+        video = shelf.take(request["path"], Bounds(**request["bounds"]), beat)
+        try:
             serve(video, request, out)
+        except BaseException:
+            video.close()
+            raise
+        shelf.put_back(video)
     except VideoError as error:
         send(out, {"is": "error", "class": type(error).__name__, "message": str(error)})
     except MemoryError:
@@ -815,7 +1029,14 @@ def serve(video: Video, request: dict[str, Any], out: int) -> None:
         clips = [ClipPlan(**clip | {"targets_s": tuple(clip["targets_s"])}) for clip in request["clips"]]
         recipes = [ResizeRecipe(**r) if r else None for r in (request["model"], request["encoder"])]
         assert recipes[0] is not None
-        item = decode_item(video, clips, recipes[0], recipes[1], request["may_decord"])
+        item = decode_item(
+            video,
+            clips,
+            recipes[0],
+            recipes[1],
+            request["avoid"],
+            lambda name: send(out, {"is": "beat", "decoder": name}),
+        )
         for clip, ticks in item.clips:
             if ticks:
                 _send_clip(out, clip, [item.pictures[t] for t in ticks], [item.seconds[t] for t in ticks])
@@ -855,10 +1076,11 @@ def main(parent: int, memory_bytes: int) -> None:
     os.dup2(2, 1)  # whatever a library prints must not land among the answers
     av.logging.set_level(None)
     send(out, {"is": "ready"})
+    shelf = Shelf()
     try:
         while True:
             request, _ = receive(0)
-            answer(request, out)
+            answer(shelf, request, out)
     except PipeClosed:
         pass
 

@@ -13,9 +13,6 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from adatp import TowerShape, tower_flops
-from pipeline.errors import UsageError
-
-FAMILIES = ("siglip", "siglip2", "clip")
 
 # Loading takes a second and needs no bar; the configuration warnings concern generation, which this model never does.
 transformers_logging.set_verbosity_error()
@@ -27,10 +24,6 @@ class Encoder:
 
     def __init__(self, path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         family = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
-        if family not in FAMILIES:
-            raise UsageError(
-                f"--encoder {path.name}: its model_type is {family!r}; expected one of {', '.join(FAMILIES)}"
-            )
         self._model: Any = AutoModel.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
         )
@@ -42,7 +35,7 @@ class Encoder:
             self._model.config.projection_dim if self._is_clip else self._model.config.vision_config.hidden_size
         )
         self._max_tokens = int(text.max_position_embeddings)
-        self.flops_per_frame = tower_flops(TowerShape.of(self._model.config.vision_config), 1)
+        self.flops_per_frame = tower_flops(_tower_shape(self._model.config.vision_config, not self._is_clip), 1)
 
     @torch.inference_mode()
     def images(self, pixels: Tensor, batch: int = 32) -> Tensor:
@@ -70,6 +63,14 @@ class Encoder:
     def is_cut(self, text: str) -> bool:
         """Whether `text` has more tokens than the text tower reads."""
         return len(self._tokenizer(text)["input_ids"]) > self._max_tokens
+
+
+def _tower_shape(config: Any, has_head: bool) -> TowerShape:
+    """SigLIP pools by an attention head, CLIP reads its class token."""
+    n_patches = (config.image_size // config.patch_size) ** 2
+    return TowerShape(
+        config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.patch_size, n_patches, has_head
+    )
 
 
 def _pooled(output: object) -> Tensor:

@@ -1,8 +1,8 @@
 """What pruning does to answers: the planted benchmark through the one engine, every method on the same items.
 
-AdaTP's local debiasing may spend less than its schedule, by an amount that depends on the clip. So AdaTP runs first, and
-every other method is then given, item by item, the same mean number of visual tokens a layer: equal measured FLOPs in
-the paper's accounting, where cost is linear in tokens.
+AdaTP's local debiasing may spend less than its schedule, by an amount that depends on the clip. So AdaTP runs first,
+and every other method is then given, item by item, the same mean number of visual tokens a layer: equal measured FLOPs
+in the paper's accounting, where cost is linear in tokens.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,9 +30,10 @@ from adatp.plan import Method
 from pipeline.config import Thresholds
 from pipeline.encoder import Encoder
 from pipeline.errors import UsageError
-from pipeline.pixels import Normalisation, normalise
+from pipeline.pixels import normalise
 from pipeline.planted.items import Item
 from pipeline.planted.questions import Group
+from pipeline.resize import Normalisation
 
 BATCH = 24  # items rendered, encoded and answered together
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.errors import NoFrames
 from pipeline.items import Failure, Item, Probed, Receipt
 from pipeline.plan import MAX_ATTEMPTS, Todo
 from pipeline.schemas import errors_schema, videos_schema
@@ -36,9 +37,14 @@ class Outcome:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def failures(self) -> list[Failure]:
-        probe = [] if self.probed is None or self.probed.failure is None else [self.probed.failure]
-        return probe + [r.failure for r in (*self.receipts, *self.answers) if r.failure is not None]
+    def failures(self) -> list[tuple[Failure, int | None]]:
+        """What went wrong, each with the first clip it concerns (None: the whole video)."""
+        if self.probed is not None and self.probed.failure is not None:
+            return [(self.probed.failure, None)]
+        found = [(r.failure, r.first_clip) for r in (*self.receipts, *self.answers) if r.failure is not None]
+        if not found and self.n_clips == 0 and self.todo.mode == "index":
+            return [(Failure("decode", NoFrames.__name__, "no frame decodes in any of its windows"), None)]
+        return [*found]
 
     @property
     def n_clips(self) -> int:
@@ -51,7 +57,7 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
     if outcome.todo.mode == "again":
         return _record_again(outcome, run_id)
     probe = outcome.probed.probe if outcome.probed is not None else None
-    failures, n_rows = outcome.failures, outcome.n_clips
+    failures, n_rows = [failure for failure, _ in outcome.failures], outcome.n_clips
     coverage = _coverage(outcome)
     if n_rows == 0:
         status = "failed"
@@ -60,7 +66,7 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
     else:
         status = "indexed"
     attempts = outcome.todo.attempts + 1 if failures else 0
-    if status == "failed" and failures and failures[0].transient and attempts >= MAX_ATTEMPTS:
+    if status == "failed" and failures[0].transient and attempts >= MAX_ATTEMPTS:
         status = "quarantined"
     had_rows = [s for s in outcome.todo.stages if not s.startswith("answer:") or not any(_failed(outcome.answers))]
     made = {s: outcome.fingerprints[s] for s in (had_rows if n_rows else ["sample"])}
@@ -72,7 +78,7 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
         decoder=next((r.decoder for r in outcome.receipts if r.decoder is not None), None),
         coverage=coverage,
         n_clips=_planned_clips(outcome),
-        error_class=failures[0].error_class if failures else (None if n_rows else "NoFrames"),
+        error_class=failures[0].error_class if failures else None,
         attempts=attempts,
         fingerprints=made,
     )
@@ -91,12 +97,8 @@ def changed_status(before: Record, status: str, run_id: str) -> Record:
 
 def error_records(outcome: Outcome, run_id: str) -> list[Record]:
     """One row of `errors` for each failure of a video."""
-    places: list[int | None] = [None] if outcome.probed is not None and outcome.probed.failure is not None else []
-    places += [r.first_clip for r in (*outcome.receipts, *outcome.answers) if r.failure is not None]
-    return [
-        error_record(outcome.listed, failure, clip_index, outcome.todo.attempts + 1, run_id)
-        for failure, clip_index in zip(outcome.failures, places, strict=True)
-    ]
+    attempt = outcome.todo.attempts + 1
+    return [error_record(outcome.listed, failure, place, attempt, run_id) for failure, place in outcome.failures]
 
 
 def error_record(listed: Record, failure: Failure, clip_index: int | None, attempt: int, run_id: str) -> Record:

@@ -9,9 +9,11 @@ links, folders named like videos. Links to folders are not followed. Names are b
 survives, percent-escaped in the URI.
 """
 
+import codecs
 import csv
 import fnmatch
 import io
+import itertools
 import os
 import re
 import stat
@@ -22,6 +24,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -50,7 +53,7 @@ SCHEMA = pa.schema(
         pa.field("refusal_message", pa.string()),
     ]
 )
-_BATCH_ROWS = 8192
+_BATCH_ROWS = 2048
 _GLOB = re.compile(rb"[*?\[]")
 
 
@@ -89,7 +92,7 @@ class Listing:
 
     def _covers(self, candidate: Root, root: str, uri: str) -> bool:
         if not candidate.recursive:
-            return root == candidate.uri
+            return root == candidate.uri and not (self.include or self.exclude)
         prefix = candidate.uri.rstrip("/") + "/"
         if not uri.startswith(prefix):
             return False
@@ -142,13 +145,18 @@ def list_archive(roots: Sequence[str], include: Sequence[str] = (), exclude: Seq
             f"no video found under {', '.join(map(_shown, roots))} ({ignored} other files ignored)"
             + (f": {complaints}" if complaints else "")
         )
-    table = _first_of_each(pa.Table.from_batches(batches, SCHEMA))
+    table = _first_of_each(batches)
     return Listing(table, ignored, tuple(listed), tuple(include), tuple(exclude))
 
 
 def file_uri(path: bytes) -> str:
     """file:// with RFC 3986 escaping of an absolute path's bytes."""
     return "file://" + quote_from_bytes(path, safe="/-._~")
+
+
+def uri_of_path(path: str) -> str:
+    """The URI that listing gives a local file."""
+    return file_uri(_absolute(os.fsencode(path)))
 
 
 def path_of(uri: str) -> bytes:
@@ -174,7 +182,7 @@ def _open_root(
         if os.path.isdir(path):
             folder = os.path.realpath(path)
             return file_uri(folder), True, _walk(folder, wanted, _is_video, progress)
-        if absolute.endswith(tuple(map(str.encode, MANIFEST_EXTENSIONS))):
+        if os.path.isfile(path) and absolute.endswith(tuple(map(str.encode, MANIFEST_EXTENSIONS))):
             return file_uri(absolute), False, _manifest(os.fsdecode(absolute))
         return file_uri(absolute), False, iter([_named(absolute)])
     if _GLOB.search(path):
@@ -276,7 +284,8 @@ def _manifest_lines(location: str) -> Iterable[bytes]:
         raise UsageError(f"cannot read the manifest {_shown(location)}: {error}") from error
     try:
         if location.endswith(".txt"):
-            return [line for line in (raw.removesuffix(b"\r") for raw in data.split(b"\n")) if line]
+            lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+            return [line for line in (raw.removesuffix(b"\r") for raw in lines) if line]
         if location.endswith(".csv"):
             rows = csv.reader(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=""), strict=True)
             header = next(rows, [])
@@ -298,34 +307,34 @@ def _manifest_column(names: Sequence[str], location: str) -> str:
 
 def _open_s3_root(given: str, wanted: Callable[[str], bool], progress: _Progress) -> tuple[str, bool, Iterator[_Found]]:
     bucket, _, key = given.removeprefix("s3://").partition("/")
-    try:
-        named = _named_object(given) if key and not key.endswith("/") else None
-        if named is not None and named.refusal is None:
-            if given.endswith(MANIFEST_EXTENSIONS):
-                return given, False, _manifest(given)
-            return given, False, iter([named])
-        if _GLOB.search(key.encode()):
-            prefix, pattern = _split_glob(b"/" + key.encode())
-            matches = _glob_matcher(pattern)
-
-            def matched(relative: str) -> bool:
-                return matches(relative) and wanted(relative)
-
-            folder = prefix.decode().strip("/")
-            rule = _extension_rule(pattern)
-            return given, False, _objects(bucket, f"{folder}/" if folder else "", matched, rule, progress)
-        prefix_key = f"{key.strip('/')}/" if key.strip("/") else ""
-        next(list_objects(bucket, prefix_key), None)  # a missing bucket or permission is said before any work
-    except OSError as error:
-        raise UsageError(f"cannot list {given}: {error}") from error
-    return f"s3://{bucket}/{prefix_key}".rstrip("/"), True, _objects(bucket, prefix_key, wanted, _is_video, progress)
+    named = _named_object(given) if key and not key.endswith("/") else None
+    if named is not None and named.refusal is None:
+        return given, False, _manifest(given) if given.endswith(MANIFEST_EXTENSIONS) else iter([named])
+    if not _GLOB.search(key.encode()):
+        prefix = f"{key.strip('/')}/" if key.strip("/") else ""
+        return f"s3://{bucket}/{prefix}".rstrip("/"), True, _objects(bucket, prefix, wanted, _is_video, progress)
+    folder, pattern = _split_glob(b"/" + key.encode())
+    prefix, matches = f"{folder.decode().strip('/')}/".lstrip("/"), _glob_matcher(pattern)
+    return (
+        given,
+        False,
+        _objects(
+            bucket, prefix, lambda relative: matches(relative) and wanted(relative), _extension_rule(pattern), progress
+        ),
+    )
 
 
 def _objects(
     bucket: str, prefix: str, wanted: Callable[[str], bool], is_video: Callable[[bytes], bool], progress: _Progress
 ) -> Iterator[_Found]:
+    """Videos below a prefix. UsageError when not even a first page is given: no such bucket, no permission."""
+    items = list_objects(bucket, prefix)
     try:
-        for item in list_objects(bucket, prefix):
+        first = next(items, None)
+    except OSError as error:
+        raise UsageError(f"cannot list s3://{bucket}/{prefix}: {error}") from error
+    try:
+        for item in itertools.chain([first] if first else [], items):
             key: str = item["Key"]
             if key.endswith("/"):
                 continue  # what consoles create for an empty folder
@@ -362,14 +371,21 @@ def _object(bucket: str, key: str, size_bytes: int, etag: str, modified_s: float
     )
 
 
-def _first_of_each(table: pa.Table) -> pa.Table:
-    """Sorted by URI, each URI once; the first root that listed it keeps it."""
-    order = pc.sort_indices(
-        table.append_column("order", pa.array(range(len(table)))), [("uri", "ascending"), ("order", "ascending")]
-    )
-    uris = table["uri"].combine_chunks().take(order)
+def _first_of_each(batches: list[pa.RecordBatch]) -> pa.Table:
+    """Sorted by URI, each URI once; the first root that listed it keeps it. Empties `batches`."""
+    columns = pa.Table.from_batches(batches, SCHEMA).columns
+    batches.clear()
+    uris = columns[SCHEMA.get_field_index("uri")].combine_chunks()
+    rows = pa.table({"uri": uris, "order": pa.array(np.arange(len(uris)))})
+    order = pc.sort_indices(rows, [("uri", "ascending"), ("order", "ascending")])
+    uris = uris.take(order)
     is_first = pc.fill_null(pc.not_equal(uris, pa.concat_arrays([pa.nulls(1, pa.string()), uris[:-1]])), True)
-    return table.take(order.filter(is_first)).combine_chunks()
+    order = order.filter(is_first)
+    del rows, uris, is_first
+    sorted_columns = []
+    while columns:  # one at a time, so that the archive never lies in memory twice
+        sorted_columns.append(columns.pop(0).combine_chunks().take(order))
+    return pa.Table.from_arrays(sorted_columns, schema=SCHEMA)
 
 
 def _batched(videos: Iterator[_Found], root: str) -> Iterator[pa.RecordBatch]:

@@ -4,6 +4,7 @@ safetensors only: weights in any other format are refused before anything is rea
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,10 @@ from pipeline.resize import Normalisation, normalisation_from, recipe_from
 BUILTIN = Path(__file__).parent / "builtin"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 THRESHOLDS_FILE = "thresholds.json"
+FAMILIES = {"model": ("llava_onevision",), "encoder": ("siglip", "clip")}
+"""What each role reads. SigLIP2 of fixed resolution is of type siglip; NaFlex (type siglip2) is not read."""
+SIGLIP_384 = {"size": {"height": 384, "width": 384}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+"""lmms-lab's checkpoints carry no preprocessor_config.json: their tower is always siglip-so400m-patch14-384."""
 KNOWN_THRESHOLDS = {"google/siglip-so400m-patch14-384": Thresholds(tau_s=0.95, tau_t=0.05)}
 """Published values (paper Sec. 4.1). Other encoders carry a thresholds.json, made by jobs.calibrate."""
 
@@ -30,6 +35,14 @@ class ModelFiles:
     path: Path
     identity: ModelIdentity
     normalisation: Normalisation
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of an encoder's vectors, from its configuration alone."""
+        config = json.loads((self.path / "config.json").read_text())
+        if "projection_dim" in config and config.get("model_type") == "clip":
+            return int(config["projection_dim"])
+        return int(config.get("vision_config", {}).get("hidden_size", 768))  # what transformers assumes when left out
 
 
 def resolve_model(name: str, role: str) -> ModelFiles:
@@ -46,7 +59,8 @@ def resolve_model(name: str, role: str) -> ModelFiles:
         revision = path.name  # snapshots/<commit>
     if not list(path.glob("*.safetensors")):
         raise UsageError(f"--{role} {name}: no *.safetensors in it; other weight formats can run code and are not read")
-    config = _json(path / "preprocessor_config.json", name, role)
+    _refuse_family(_json(path / "config.json", name, role), name, role)
+    config = _preprocessor(path, name, role)
     try:
         resize, normalisation = recipe_from(config), normalisation_from(config)
     except ValueError as error:
@@ -72,6 +86,35 @@ def resolve_thresholds(encoder: ModelFiles, override: Path | None = None) -> Thr
         f"`python -m jobs.calibrate --encoder {encoder.identity.name} ARCHIVE --output thresholds.json` "
         "and pass --thresholds thresholds.json"
     )
+
+
+def _refuse_family(config: dict[str, Any], name: str, role: str) -> None:
+    """Said before anything loads; LLaVA-Video in lmms-lab's own layout is known by its vision tower."""
+    if role == "model" and "mm_vision_tower" in config:
+        return
+    if (family := config.get("model_type")) not in FAMILIES[role]:
+        raise UsageError(f"--{role} {name}: its model_type is {family!r}; expected {' or '.join(FAMILIES[role])}")
+
+
+def _preprocessor(path: Path, name: str, role: str) -> dict[str, Any]:
+    config = path / "preprocessor_config.json"
+    if not config.is_file() and "mm_vision_tower" in _json(path / "config.json", name, role):
+        return SIGLIP_384
+    return _json(config, name, role)
+
+
+def refuse_control_tokens(model: ModelFiles, texts: Iterable[str]) -> None:
+    """Prompts are plain text: one that spells a control token of the model could end the turn or add a video."""
+    tokens: set[str] = set()
+    if (config := model.path / "tokenizer_config.json").is_file():
+        added = json.loads(config.read_text()).get("added_tokens_decoder", {}).values()
+        tokens |= {str(token["content"]) for token in added if token.get("special")}
+    if (tokenizer := model.path / "tokenizer.json").is_file():
+        added = json.loads(tokenizer.read_text()).get("added_tokens", ())
+        tokens |= {str(token["content"]) for token in added if token.get("special")}
+    for text in texts:
+        if found := sorted(token for token in tokens if token in text):
+            raise UsageError(f"{text!r} holds {', '.join(found)}, which controls the model; expected plain words")
 
 
 def _from_hub(name: str, role: str) -> Path:

@@ -18,6 +18,19 @@ MAX_ATTEMPTS = 3
 
 REDO_ORDER = ("sample", "embed", "caption", "answer")
 
+PLAN_COLUMNS = (
+    "video_id",
+    "uri",
+    "root",
+    "version",
+    "status",
+    "error_class",
+    "attempts",
+    "n_clips",
+    "fingerprints",
+)
+"""What of the `videos` table a plan is made from."""
+
 
 @dataclass(frozen=True)
 class Todo:
@@ -76,12 +89,14 @@ def plan_run(
     `is_covered(root, uri)` says whether a video of the ledger would be listed now if it were still there: only then
     its absence means that the file is gone.
     """
-    known = _known(ledger)
+    open_rows = _unsettled(listing, ledger, recipe)  # on most nights few: only they become Python objects
+    listed = listing.select(["video_id", "version", "refusal"]).take(open_rows)
+    known = _known(ledger.filter(pc.is_in(ledger["video_id"], listed["video_id"].combine_chunks())))
     todo, refused, quarantine = [], [], []
-    unchanged = standing = 0
+    unchanged, standing = listing.num_rows - len(open_rows), 0
     conflicts: Counter[str] = Counter()
-    columns = (listing["video_id"].to_pylist(), listing["version"].to_pylist(), listing["refusal"].to_pylist())
-    for row, (video_id, version, refusal) in enumerate(zip(*columns, strict=True)):
+    columns = (listed["video_id"].to_pylist(), listed["version"].to_pylist(), listed["refusal"].to_pylist())
+    for row, video_id, version, refusal in zip(open_rows.to_pylist(), *columns, strict=True):
         at = known.rows.get(video_id)
         if at is not None and (known.versions[at] != version or known.statuses[at] == "deleted"):
             reason = "returned" if known.statuses[at] == "deleted" else "changed"
@@ -107,7 +122,7 @@ def plan_run(
             standing += 1
         else:
             unchanged += 1
-    deleted = _absent(ledger, known, set(columns[0]), is_covered)
+    deleted = _absent(listing, ledger, is_covered)
     return Plan(tuple(todo), tuple(refused), tuple(quarantine), unchanged, standing, tuple(deleted), dict(conflicts))
 
 
@@ -151,15 +166,33 @@ def _rank(stage: str) -> int:
     return REDO_ORDER.index(stage.split(":")[0])
 
 
-def _absent(
-    ledger: pa.Table, known: _Known, listed: Collection[str], is_covered: Callable[[str, str], bool]
-) -> list[str]:
-    gone = [at for video_id, at in known.rows.items() if video_id not in listed and known.statuses[at] != "deleted"]
-    places = ledger.select(["video_id", "root", "uri"]).take(pa.array(gone, pa.int64())).to_pylist()
+def _unsettled(listing: pa.Table, ledger: pa.Table, recipe: Recipe) -> pa.Array:
+    """Rows of the listing that need a decision: all but those indexed in this version with all that is wanted."""
+    if ledger.num_rows == 0:
+        return pa.array(range(listing.num_rows), pa.int64())
+    ids, distinct = _fingerprint_ids(ledger["fingerprints"])
+    has_all = [i for i, had in enumerate(distinct) if all(had.get(s) == recipe.fingerprints[s] for s in recipe.wanted)]
+    place = pc.index_in(listing["video_id"].combine_chunks(), ledger["video_id"].combine_chunks())
+    settled = pc.and_(
+        pc.equal(ledger["version"].combine_chunks().take(place), listing["version"].combine_chunks()),
+        pc.and_(
+            pc.equal(ledger["status"].combine_chunks().take(place), "indexed"),
+            pc.is_in(ids.take(place), pa.array(has_all, ids.type)),
+        ),
+    )
+    settled = pc.and_(pc.fill_null(settled, False), pc.is_null(listing["refusal"].combine_chunks()))
+    return pc.indices_nonzero(pc.invert(settled)).cast(pa.int64())
+
+
+def _absent(listing: pa.Table, ledger: pa.Table, is_covered: Callable[[str, str], bool]) -> list[str]:
+    listed = pc.is_in(ledger["video_id"], listing["video_id"].combine_chunks())
+    gone = ledger.filter(pc.and_(pc.invert(listed), pc.not_equal(ledger["status"], "deleted")))
+    places = gone.select(["video_id", "root", "uri"]).to_pylist()
     return [place["video_id"] for place in places if is_covered(place["root"], place["uri"])]
 
 
 def _known(ledger: pa.Table) -> _Known:
+    ids, distinct = _fingerprint_ids(ledger["fingerprints"])
     return _Known(
         rows={video_id: at for at, video_id in enumerate(ledger["video_id"].to_pylist())},
         versions=ledger["version"].to_pylist(),
@@ -167,21 +200,19 @@ def _known(ledger: pa.Table) -> _Known:
         error_classes=ledger["error_class"].to_pylist(),
         attempts=ledger["attempts"].to_pylist(),
         n_clips=ledger["n_clips"].to_pylist(),
-        fingerprints=_shared_fingerprints(ledger["fingerprints"].combine_chunks()),
+        fingerprints=[distinct[i] for i in ids.to_pylist()],
     )
 
 
-def _shared_fingerprints(column: pa.Array) -> list[dict[str, str]]:
-    """One dict for each distinct list: 100,000 videos of one recipe share a handful, not 400,000 strings."""
+def _fingerprint_ids(column: pa.ChunkedArray) -> tuple[pa.Array, list[dict[str, str]]]:
+    """A number for each row, and what it stands for: 100,000 videos of one recipe share a handful of mappings."""
     if len(column) == 0:
-        return []
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    pairs = column.flatten()
+        return pa.array([], pa.int32()), []
+    lists = pa.concat_arrays(column.chunks)
+    pairs = lists.flatten()
     text = pc.binary_join_element_wise(pairs.field("stage"), pairs.field("fingerprint"), "=")
-    offsets = column.offsets
-    if len(offsets) and offsets[0].as_py():
-        offsets = pc.subtract(offsets, offsets[0])
+    offsets = pc.subtract(lists.offsets, lists.offsets[0])
     joined = pc.binary_join(pa.ListArray.from_arrays(offsets, text), ";").dictionary_encode()
-    shared = [dict(p.split("=") for p in entry.split(";") if p) for entry in joined.dictionary.to_pylist()]
-    return [shared[i] for i in joined.indices.to_pylist()]
+    return joined.indices, [
+        dict(p.split("=") for p in entry.split(";") if p) for entry in joined.dictionary.to_pylist()
+    ]

@@ -70,3 +70,49 @@ def _evidence_per_layer(path: Path, answers: Sequence[Answer]) -> Path:
     plt.ylabel("items whose evidence is still there, %")
     plt.legend(fontsize=7)
     return _close(path)
+
+
+def plot_bias(folder: Path, scores: "np.typing.NDArray[np.float32]", grid: tuple[int, int]) -> list[Path]:
+    """The paper's Fig. 1-3 for `scores` (layers, n, c): attention per frame, and per position, of each layer.
+
+    `grid` is (rows, columns) of the c positions of a frame.
+    """
+    by_frame = scores.sum(2) / scores.sum((1, 2), keepdims=True)[..., 0]
+    plt.figure(figsize=(6, 4))
+    for layer, row in enumerate(by_frame):
+        plt.plot(100 * row, label=f"layer {layer}", color=plt.get_cmap("viridis")(layer / max(1, len(by_frame) - 1)))
+    plt.axhline(100 / scores.shape[1], color="grey", linestyle=":", linewidth=0.8)
+    plt.xlabel("frame")
+    plt.ylabel("share of the attention on visual tokens, %")
+    plt.legend(fontsize=6, ncol=2)
+    frames = _close(folder / "bias_frames.png")
+    by_position = scores.mean(1)
+    by_position = by_position / by_position.mean(1, keepdims=True)
+    figure, axes = plt.subplots(1, len(by_position), figsize=(1.8 * len(by_position), 2.2), squeeze=False)
+    for layer, axis in enumerate(axes[0]):
+        image = axis.imshow(by_position[layer].reshape(grid), vmin=0, vmax=float(by_position.max()))
+        axis.set_title(f"layer {layer}", fontsize=7)
+        axis.axis("off")
+    figure.colorbar(image, ax=axes[0].tolist(), label="times the mean")
+    positions = folder / "bias_positions.png"
+    plt.savefig(positions, dpi=110)
+    plt.close()
+    return [frames, positions]
+
+
+def plot_kept(path: Path, kept: Sequence[Sequence[int]], n_frames: int, grid: tuple[int, int], layer: int) -> Path:
+    """The paper's Fig. 5: which positions of each frame are left on entry to `layer`. `kept` as in `Result.kept`."""
+    rows, columns = grid
+    mask = np.zeros(n_frames * rows * columns)
+    mask[list(kept[layer])] = 1
+    per_row = min(8, n_frames)
+    figure, axes = plt.subplots(
+        -(-n_frames // per_row), per_row, figsize=(per_row, -(-n_frames // per_row)), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for frame, axis in zip(range(n_frames), axes.flat, strict=False):
+        axis.imshow(mask.reshape(n_frames, rows, columns)[frame], vmin=0, vmax=1, cmap="gray_r")
+        axis.set_title(str(frame), fontsize=6)
+    figure.suptitle(f"tokens left on entry to layer {layer}", fontsize=8)
+    return _close(path)

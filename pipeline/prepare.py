@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.config import IndexConfig, Thresholds
 from pipeline.listing import Listing, list_archive
-from pipeline.models import ModelFiles, resolve_model, resolve_thresholds
+from pipeline.models import ModelFiles, refuse_control_tokens, resolve_model, resolve_thresholds
 from pipeline.sampling import parse_sampling
 
 
@@ -24,6 +24,7 @@ def prepare(config: IndexConfig, thresholds_file: Path | None = None) -> Prepare
     """UsageError for an unknown model or encoder, an encoder without thresholds, a missing root, an empty archive."""
     parse_sampling(config.sampling)
     model = resolve_model(config.model, "model")
+    refuse_control_tokens(model, config.texts)
     encoder = resolve_model(config.encoder_name, "encoder")
     thresholds = resolve_thresholds(encoder, thresholds_file)
     return Prepared(config, model, encoder, thresholds, list_archive(config.roots, config.include, config.exclude))

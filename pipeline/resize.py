@@ -35,7 +35,7 @@ def normalisation_from(preprocessor_config: dict[str, Any]) -> Normalisation:
 
 
 def recipe_from(preprocessor_config: dict[str, Any]) -> ResizeRecipe:
-    """The recipe in a preprocessor_config.json of SigLIP, CLIP or LLaVA-OneVision. Raises ValueError naming what is odd."""
+    """The recipe in a preprocessor_config.json of SigLIP, CLIP or LLaVA-OneVision. Raises ValueError."""
     config = preprocessor_config
     size, crop = config.get("size"), config.get("crop_size")
     if isinstance(size, int):  # the oldest CLIP configs

@@ -195,6 +195,7 @@ def _pruning(result: adatp.Result, by: Provenance) -> Record:
         "n_visual_tokens": result.n_visual_tokens,
         "visual_tokens_per_layer": list(result.visual_tokens_per_layer),
         "llm_flops_ratio": result.flops.paper,
+        "llm_flops_with_attention_ratio": result.flops.with_attention,
         "end_to_end_flops_ratio": result.flops.end_to_end,
         "prefill_ms": result.prefill_ms,
         "decode_ms": result.decode_ms,

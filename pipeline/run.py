@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.index import SNAPSHOT, Index
 from pipeline.items import Item, Receipt, receipt_from_record
 from pipeline.lock import index_lock
-from pipeline.plan import REDO_ORDER, Plan, Todo, plan_run
+from pipeline.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, plan_run
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import Prepared
 from pipeline.progress import Progress
@@ -43,14 +43,17 @@ def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Sa
         if (finished := roll_forward(index)) is not None:
             say(f"finished commit {finished}, which an earlier run left open")
         recipe = recipe_for(prepared, index)
-        known = index.read("videos")
+        known = index.read("videos", PLAN_COLUMNS)
         plan = plan_run(listing.table, known, recipe, config.redo, listing.covers)
         refuse_conflicts(plan)
+        for complaint in (complaint for root in listing.roots for complaint in root.complaints):
+            say(f"warning: {complaint}; what is missing there is not taken for deleted")
         say(plan_line(plan, listing.table.num_rows))
         writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
         writer.commit_without_work(plan)
         if plan.todo:
             _work(plan, writer, cluster, say)
+            writer.finish()
             clear_staging(index.storage)
         check_books(index, listing)
         report = RunReport.of(run_id, command, config, index, listing, watch, writer.n_failed, len(plan.todo))
@@ -64,7 +67,7 @@ def dry_run(prepared: Prepared) -> str:
     table = prepared.listing.table
     try:
         index = Index.open(prepared.config.output)
-        known, recipe = index.read("videos"), recipe_for(prepared, index)
+        known, recipe = index.read("videos", PLAN_COLUMNS), recipe_for(prepared, index)
     except UsageError:
         if holds_an_index(prepared.config.output):
             raise

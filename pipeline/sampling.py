@@ -28,7 +28,7 @@ class Every:
 
 @dataclass(frozen=True)
 class Uniform:
-    """`n` frames at int(linspace(0, N - 1, n)) of the video's N decodable frames; duplicates stay. One clip per video."""
+    """`n` frames at int(linspace(0, N - 1, n)) of N decodable frames, duplicates kept; one clip per video."""
 
     n: int
 
@@ -45,9 +45,8 @@ def parse_sampling(text: str) -> Sampling:
         interval = Fraction(match[1])
         if interval > 0:
             return Every(interval)
-    elif match := re.fullmatch(r"uniform=(\d{1,6})", text, re.ASCII):
-        if 1 <= int(match[1]) <= FRAMES_PER_CLIP:
-            return Uniform(int(match[1]))
+    elif (match := re.fullmatch(r"uniform=(\d{1,6})", text, re.ASCII)) and 1 <= int(match[1]) <= FRAMES_PER_CLIP:
+        return Uniform(int(match[1]))
     raise UsageError(
         f"sampling {text!r}: expected every=SECONDSs with SECONDS > 0 (every=1s, every=0.5s) "
         f"or uniform=N with 1 <= N <= {FRAMES_PER_CLIP} (uniform=32)"

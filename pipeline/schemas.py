@@ -252,6 +252,7 @@ def _pruning() -> list[pa.Field]:
         _field("n_visual_tokens", _I32, "visual tokens before pruning", False),
         _field("visual_tokens_per_layer", pa.list_(_I32), "visual tokens entering each layer", False),
         _field("llm_flops_ratio", _F64, "LLM prefill FLOPs over unpruned, attention matmuls not counted"),
+        _field("llm_flops_with_attention_ratio", _F64, "the same, attention matmuls counted"),
         _field("end_to_end_flops_ratio", _F64, "encoder, vision, projector and LLM FLOPs over unpruned"),
         _field("prefill_ms", _F64, "milliseconds of prefill"),
         _field("decode_ms", _F64, "milliseconds of decoding"),

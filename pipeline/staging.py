@@ -53,7 +53,7 @@ def staged_keys(storage: Storage) -> set[str]:
 
 
 def discard(storage: Storage, keys: Iterable[str]) -> None:
-    """Delete staged items that no run will ask for again: of a recipe or version that is no longer wanted."""
+    """Delete staged items that no run will ask for again."""
     storage.delete(*map(staged_path, keys))
 
 
@@ -63,8 +63,7 @@ def staged_path(item_key: str) -> str:
 
 def clear_staging(storage: Storage) -> None:
     """Remove what no commit took: items of videos that have changed since, or of runs with another recipe."""
-    for name in storage.list(FOLDER):
-        storage.delete(f"{FOLDER}/{name}")
+    discard(storage, staged_keys(storage))
 
 
 def _nest(rows: pa.Table) -> pa.Array:

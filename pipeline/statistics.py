@@ -51,9 +51,10 @@ def mcnemar(first: Hits, second: Hits) -> float:
 def paired_bootstrap(
     first: Hits, second: Hits, strata: Sequence[str], draws: int = 10_000, seed: int = 0
 ) -> tuple[float, Interval]:
-    """Macro difference `first` - `second` over strata, and its 95% interval: items resampled in pairs inside each stratum.
+    """Macro difference `first` - `second` over strata, and its 95% interval.
 
-    One item a clip, so items are independent and no cluster is needed.
+    Items are resampled in pairs inside each stratum. One item a clip, so items are independent
+    and no cluster is needed.
     """
     _check_paired(first, second)
     if len(strata) != len(first):

@@ -67,7 +67,11 @@ class Storage(Protocol):
 
 def open_storage(url: str) -> Storage:
     """Storage at a local path or s3://bucket/prefix. Nothing is touched yet."""
-    return S3Storage(url) if is_s3(url) else LocalStorage(url)
+    if is_s3(url):
+        return S3Storage(url)
+    if "://" in url:
+        raise UsageError(f"{url!r}: expected a local path or s3://bucket/prefix")
+    return LocalStorage(url)
 
 
 def is_s3(url: str) -> bool:
@@ -163,10 +167,10 @@ class S3Storage:
     """A prefix of a bucket. Reads after writes are consistent, conditional writes are the server's."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self.bucket, _, self.prefix = self.url.removeprefix("s3://").partition("/")
+        self.bucket, _, self.prefix = url.removeprefix("s3://").rstrip("/").partition("/")
         if not self.bucket:
             raise UsageError(f"{url!r}: expected s3://bucket/prefix")
+        self.url = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def read_bytes(self, path: str) -> bytes:
         reply = _request("get_object", Bucket=self.bucket, Key=self._key(path))
@@ -245,9 +249,8 @@ class S3Storage:
         raise JobError(f"{self.url}/{path}: eight conditional writes in a row met another writer")
 
 
-@functools.cache
 def s3() -> s3fs.S3FileSystem:
-    """The one S3 client of this process (s3fs itself starts afresh after a fork)."""
+    """The one S3 client of this process: s3fs keeps it, and starts afresh after a fork."""
     # botocore pauses 1, 2, 4 ... 20 s (with jitter) between tries of a throttled or failed request.
     retries = {"mode": "standard", "max_attempts": 7}
     return s3fs.S3FileSystem(config_kwargs={"retries": retries}, use_listings_cache=False)

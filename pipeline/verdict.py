@@ -1,7 +1,7 @@
 """From answers to claims: accuracies with intervals, the gate, the contrasts declared beforehand.
 
-Primary contrast: `adatp` against `uniform` and against `none` at p = 1, macro over the types that pass the gate, at equal
-measured FLOPs; AdaTP is non-inferior when the 95% interval of the difference stays above -2 points. All else is
+Primary contrast: `adatp` against `uniform` and against `none` at p = 1, macro over the types that pass the gate, at
+equal measured FLOPs; AdaTP is non-inferior when the 95% interval of the difference stays above -2 points. All else is
 exploratory and Holm-adjusted.
 """
 

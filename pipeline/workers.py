@@ -20,7 +20,7 @@ import pyarrow as pa
 import ray
 
 from pipeline.config import DescribeSetup, IndexConfig
-from pipeline.errors import UsageError
+from pipeline.errors import JobError, UsageError
 from pipeline.evidence import FloatArray
 from pipeline.items import (
     Item,
@@ -139,6 +139,7 @@ def _start_ray(cluster: ClusterOptions) -> None:
             num_cpus=cluster.num_cpus,
             num_gpus=cluster.num_gpus,
             include_dashboard=False,
+            _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
             log_to_driver=False,
             logging_level="ERROR",
         )
@@ -168,8 +169,13 @@ def _pool(size: int, cpus: float, gpus: float = 0) -> dict[str, Any]:
 
 
 def _records(rows: Any) -> Iterator[dict[str, Any]]:
-    for batch in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-        yield batch.to_pylist()[0]
+    """Rows as they come. What raises in a worker is a bug, a lost storage or a broken model: one line, and the end."""
+    try:
+        for batch in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            yield batch.to_pylist()[0]
+    except ray.exceptions.RayError as error:
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise JobError(f"a worker failed: {said[-1] if said else type(error).__name__}") from error
 
 
 def _refuse_impossible(config: IndexConfig, cluster: ClusterOptions, nodes: Sequence[Node], pools: Pools) -> None:

@@ -1,7 +1,7 @@
 """The driver's pen: it cuts videos into items before the work, and turns receipts into commits after it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +40,21 @@ class Work:
         return Source(*(self.listed[name] for name in ("video_id", "uri", "path", "version")))
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What one commit takes."""
+
+    inputs: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    drops: Drops = field(default_factory=dict)
+
+    def __add__(self, other: "_Step") -> "_Step":
+        tables = {*self.drops, *other.drops}
+        drops = {table: [*self.drops.get(table, ()), *other.drops.get(table, ())] for table in tables}
+        return _Step(self.inputs + other.inputs, self.rows + other.rows, self.errors + other.errors, drops)
+
+
 class Writer:
     """The driver's pen: it alone turns receipts into commits."""
 
@@ -55,6 +70,9 @@ class Writer:
         self.index, self.prepared, self.recipe, self.run_id, self.watch = index, prepared, recipe, run_id, watch
         self.n_failed = 0
         self.check_lock = check_lock
+        self._encoder = IndexEncoder(prepared.encoder.identity.id, prepared.encoder.embedding_width)
+        self._changes_encoder = index.snapshot().encoder not in (None, self._encoder)
+        self._held = _Step()
 
     def begin(self, todo: Todo) -> Work:
         """One video taken up; work on stored clips needs the ledger's row beside the listing's."""
@@ -115,7 +133,7 @@ class Writer:
             gone = self.index.read("videos", filter=pc.field("video_id").isin(list(plan.deleted))).to_pylist()
             rows += [ledger.changed_status(before, "deleted", self.run_id) for before in gone]
         self.n_failed += len(plan.refused)
-        self._commit([], rows, errors, drop_everywhere(error["video_id"] for error in errors))
+        self._commit(_Step([], rows, errors, drop_everywhere(error["video_id"] for error in errors)))
 
     def commit_pending(self, left: Sequence[Todo]) -> None:
         """Videos without rows wait as `pending`; one that has rows keeps its row until its turn comes."""
@@ -124,7 +142,7 @@ class Writer:
             for todo in left
             if todo.reason in ("new", "pending")
         ]
-        self._commit([], rows, [], {})
+        self._commit(_Step(rows=rows))
 
     def commit_wave(self, work: Sequence[Work]) -> None:
         outcomes = [
@@ -143,35 +161,31 @@ class Writer:
             for stage, seconds in receipt.seconds.items():
                 self.watch.add(stage, seconds)
         inputs = [r.item_key for r in receipts if r.is_staged]
-        drops: dict[str, list[tuple[str, str | None]]] = {
-            table: list(pairs)
-            for table, pairs in drop_everywhere(
-                w.source.video_id for w in work if w.todo.mode == "index" and w.todo.reason != "new"
-            ).items()
-        }
-        for w in work:
-            if w.todo.mode == "again":
-                for stage in w.todo.stages:
-                    kind, _, subkey = stage.partition(":")
-                    drops[f"{kind}s"].append((w.source.video_id, subkey))
+        self._commit(_Step(inputs, rows, errors, _superseded(work)))
         self.n_failed += sum(row["status"] in ("failed", "quarantined") for row in rows)
-        self._commit(inputs, rows, errors, drops)
 
-    def _commit(self, inputs: list[str], rows: list[Any], errors: list[Any], drops: Drops) -> None:
-        if not (inputs or rows or errors):
+    def finish(self) -> None:
+        """Commit what was held back: an index changes its encoder in one step, and keeps no vector of the old one."""
+        if not self._changes_encoder:
+            return
+        old = drop_everywhere(self.index.read("videos", ["video_id"])["video_id"].to_pylist())
+        held, self._held = self._held, _Step()
+        self._commit_now(
+            replace(held, drops={table: [*pairs, *held.drops.get(table, ())] for table, pairs in old.items()})
+        )
+
+    def _commit(self, step: _Step) -> None:
+        if self._changes_encoder:
+            self._held = self._held + step
+        else:
+            self._commit_now(step)
+
+    def _commit_now(self, step: _Step) -> None:
+        if not (step.inputs or step.rows or step.errors):
             return
         self.check_lock()
-        encoder = self.index.snapshot().encoder
-        if inputs and encoder is None:
-            encoder = self._encoder_of(inputs[0])
-        commit(self.index, inputs, ledger.videos_table(rows), ledger.errors_table(errors), drops, encoder)
-
-    def _encoder_of(self, item_key: str) -> IndexEncoder | None:
-        """The index's vectors are as wide as those of the first item committed to it."""
-        clips = decode_item(self.index.storage.read_bytes(staged_path(item_key))).get("clips")
-        if clips is None:
-            return None
-        return IndexEncoder(self.prepared.encoder.identity.id, clips.schema.field("embedding").type.list_size)
+        rows, errors = ledger.videos_table(step.rows), ledger.errors_table(step.errors)
+        commit(self.index, step.inputs, rows, errors, step.drops, self._encoder)
 
     def stored_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
         mine = pc.field("video_id") == w.source.video_id
@@ -188,3 +202,19 @@ class Writer:
     def _ledger_row(self, video_id: str) -> dict[str, Any]:
         row: dict[str, Any] = self.index.read("videos", filter=pc.field("video_id") == video_id).to_pylist()[0]
         return row
+
+
+def _superseded(work: Sequence[Work]) -> Drops:
+    """Rows that new ones take the place of. What failed leaves the old rows where they are."""
+    again = [w for w in work if w.todo.mode == "index" and w.todo.reason != "new"]
+    renewed = [w for w in again if any(r.is_staged for r in w.receipts)]
+    drops: dict[str, list[tuple[str, str | None]]] = {
+        table: list(pairs) for table, pairs in drop_everywhere(w.source.video_id for w in renewed).items()
+    }
+    for w in (w for w in work if w.todo.mode == "again"):
+        for stage in w.todo.stages:
+            kind, _, subkey = stage.partition(":")
+            receipts = w.answers if stage.endswith(":video") else w.receipts
+            if receipts and all(r.failure is None for r in receipts):
+                drops[f"{kind}s"].append((w.source.video_id, subkey))
+    return drops

@@ -1,4 +1,4 @@
-"""Where the sample videos lie: beside the repository, never in it. Absent, the tests that want them skip, loudly."""
+"""Where the sample videos lie: beside the repository, never inside it. Where absent, tests skip, loudly."""
 
 import warnings
 from pathlib import Path

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.planted.captions import caption, facts
-from pipeline.planted.items import HELD_OUT_PAIRS, seed_of
-from pipeline.planted.questions import TEMPLATES, QuestionType, article
+from pipeline.planted.items import seed_of
+from pipeline.planted.questions import TEMPLATES, QuestionType
 from pipeline.planted.render import Nuisance, render
 from pipeline.planted.scene import Clip, sample_clip
 from pipeline.planted.video import FILE_PX, write_video
-from pipeline.planted.vocabulary import COLOURS, QUARTERS, SHAPES
+from pipeline.planted.vocabulary import COLOURS, SHAPES
 
 LEAD_S = 0.25  # by how much a picture changes before the full second
 TRUTH_FILE = "truth.json"
@@ -68,59 +68,60 @@ def read_truth(path: Path) -> Truth:
 
 @dataclass(frozen=True)
 class _Subjects:
-    """What this archive's questions are about."""
+    """What this archive's questions are about: how the eight shapes and one colour are spread over each video."""
 
-    shape: str  # one in every video
-    colour: str  # of one thing in every video
-    offered: tuple[str, ...]  # four shapes, one of which is in every video
-    pair: tuple[str, str]  # colour and shape, in some videos
+    trio: tuple[str, ...]  # three shapes, each once in every video, in scenes of their own
+    offered: tuple[str, ...]  # four shapes, one of which every video shows
+    other: str  # the shape of the one bystander, where there is one
+    colour: str  # of exactly one thing in every video
 
     @staticmethod
     def draw(rng: np.random.Generator) -> "_Subjects":
         shapes = [str(s) for s in rng.permutation(SHAPES)]
-        colours = [str(c) for c in rng.permutation(list(COLOURS))]
-        pair = next((c, s) for s in shapes[1:] for c in colours[1:] if (s, c) not in HELD_OUT_PAIRS)
-        return _Subjects(shapes[0], colours[0], tuple(sorted(shapes[1:5])), pair)
+        return _Subjects(tuple(shapes[:3]), tuple(shapes[3:7]), shapes[7], str(rng.choice(list(COLOURS))))
 
     def questions(self) -> tuple[StandingQuestion, ...]:
-        colour, shape = self.pair
-        texts: dict[QuestionType, str] = {
-            "presence": TEMPLATES["presence"][0].format(*self.offered),
-            "colour": TEMPLATES["colour"][0].format(kind=self.shape),
-            "shape": TEMPLATES["shape"][0].format(colour=self.colour),
-            "quarter": TEMPLATES["quarter"][0].format(kind=self.shape),
-            "exists": TEMPLATES["exists"][0].format(a=article(colour), colour=colour, kind=shape),
-        }
-        return tuple(StandingQuestion(type_, text) for type_, text in texts.items())
-
-    def plant(self, clip: Clip, rng: np.random.Generator, with_pair: bool) -> Clip:
-        """`clip` with things of it made into what the questions ask about; whether all have an answer is left open."""
-        things = [(i, j) for i, scene in enumerate(clip.scenes) for j in range(len(scene.things))]
-        looks: list[dict[str, str]] = [{"kind": self.shape}, {"colour": self.colour}]
-        if with_pair:
-            looks.append({"colour": self.pair[0], "kind": self.pair[1]})
-        scenes = [list(scene.things) for scene in clip.scenes]
-        for which, look in zip(rng.permutation(len(things)), looks, strict=False):
-            i, j = things[which]
-            scenes[i][j] = replace(scenes[i][j], look=replace(scenes[i][j].look, **look))
-        return replace(
-            clip, scenes=tuple(replace(s, things=tuple(own)) for s, own in zip(clip.scenes, scenes, strict=True))
+        return (
+            StandingQuestion("presence", TEMPLATES["presence"][0].format(*self.offered)),
+            StandingQuestion("colour", TEMPLATES["colour"][0].format(kind=self.trio[0])),
+            StandingQuestion("shape", TEMPLATES["shape"][0].format(colour=self.colour)),
+            StandingQuestion("order", TEMPLATES["order"][0].format(*self.trio)),
         )
+
+    def plant(self, clip: Clip, rng: np.random.Generator) -> Clip | None:
+        """`clip` with its things made over so that the questions have answers; None when it does not allow it."""
+        places = [(i, j) for i, scene in enumerate(clip.scenes) for j in range(len(scene.things))]
+        order = [places[k] for k in rng.permutation(len(places))]
+        hosts = list({i: (i, j) for i, j in order}.values())[:3]
+        rest = [place for place in order if place not in hosts]
+        if len(hosts) < 3 or not rest:
+            return None
+        kinds = dict(zip(hosts, self.trio, strict=True))
+        kinds[rest[0]] = str(rng.choice(self.offered))
+        kinds |= dict.fromkeys(rest[1:2], self.other)
+        made = tuple(
+            replace(
+                scene,
+                things=tuple(
+                    replace(thing, look=replace(thing.look, kind=kinds[i, j]))
+                    for j, thing in enumerate(scene.things)
+                    if (i, j) in kinds
+                ),
+            )
+            for i, scene in enumerate(clip.scenes)
+        )
+        return replace(clip, scenes=made) if all(scene.things for scene in made) else None
 
     def answers(self, clip: Clip) -> dict[str, str] | None:
         """The clip's answers in the order of `questions`, None when one of them has none."""
-        things = [(i, t) for i, scene in enumerate(clip.scenes) for t in scene.things]
-        mine = [(i, t) for i, t in things if t.look.kind == self.shape]
-        coloured = [t for _, t in things if t.look.colour == self.colour]
-        offered = {t.look.kind for _, t in things} & set(self.offered)
-        if len(mine) != 1 or len(coloured) != 1 or len(offered) != 1 or coloured[0].look.kind not in SHAPES:
+        things = [t for scene in clip.scenes for t in scene.things]
+        coloured = [t.look.kind for t in things if t.look.colour == self.colour]
+        if len(coloured) != 1 or any(t.look.size == "small" for t in things):
             return None
-        if any(t.look.size == "small" for _, t in things):
-            return None
-        scene, thing = clip.scenes[mine[0][0]], mine[0][1]
-        quarter = QUARTERS[4 * scene.frames_of(thing).start // clip.n_frames]
-        has_pair = any((t.look.colour, t.look.kind) == self.pair for _, t in things)
-        values = (offered.pop(), thing.look.colour, coloured[0].look.kind, quarter, "yes" if has_pair else "no")
+        (seen,) = {t.look.kind for t in things} & set(self.offered)
+        colour = next(t.look.colour for t in things if t.look.kind == self.trio[0])
+        order = ", ".join(t.look.kind for t in things if t.look.kind in self.trio)  # scenes come in order of time
+        values = (seen, colour, coloured[0], order)
         return {question.text: value for question, value in zip(self.questions(), values, strict=True)}
 
 
@@ -140,17 +141,14 @@ def render_archive(directory: Path, seed: int, n_videos: int = 12, seconds: int 
     return truth
 
 
-def _render_video(
-    directory: Path, subjects: _Subjects, split: str, seed: int, index: int, seconds: int
-) -> VideoTruth:
-    wanted = "yes" if index % 2 == 0 else "no"
+def _render_video(directory: Path, subjects: _Subjects, split: str, seed: int, index: int, seconds: int) -> VideoTruth:
     attempt = 0
     while True:
         rng = np.random.default_rng(seed_of(split, f"{seed}/{index}", attempt))
         attempt += 1
-        clip = subjects.plant(sample_clip(rng, seconds, "colour"), rng, wanted == "yes")
-        answers = subjects.answers(clip) if 3 <= len(clip.scenes) <= 6 else None
-        if answers is not None and list(answers.values())[-1] == wanted:
+        clip = subjects.plant(sample_clip(rng, seconds, "order"), rng)
+        answers = subjects.answers(clip) if clip is not None and len(clip.scenes) <= 6 else None
+        if clip is not None and answers is not None:
             break
     name = f"planted-{seed}-{index:03d}.mp4"
     frames = render(clip, rng, Nuisance.sample(rng), side=FILE_PX)

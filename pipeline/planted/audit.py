@@ -43,6 +43,6 @@ def best_blind_accuracy(items: Sequence[Item], folds: int = 2) -> float:
             )
 
         for item in test:
-            best = max(range(len(item.question.choices)), key=lambda place: score(item, place))  # noqa: B023
+            best = max(range(len(item.question.choices)), key=lambda place: score(item, place))
             right += item.question.choices[best] == item.question.answer
     return right / len(items)

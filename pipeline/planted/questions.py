@@ -1,7 +1,7 @@
 """Twelve types of question about a clip, each with its answer, four choices and the tokens that prove it.
 
-`ask` returns None when the clip does not allow the type. Evidence is a tuple of groups of (frame, cell) places: an answer
-is supported when every group has at least one of its places left (all of the groups, any of a group).
+`ask` returns None when the clip does not allow the type. Evidence is a tuple of groups of (frame, cell) places: an
+answer is supported when every group has at least one of its places left (all of the groups, any of a group).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from pipeline.planted.scene import Clip, Look, Room, Scene, Thing
 from pipeline.planted.vocabulary import COLOURS, COUNTS, DIGITS, DIRECTIONS, GRID, QUARTERS, SHAPES
 
 QuestionType = Literal[
-    "presence", "colour", "shape", "count", "order", "quarter", "direction", "change", "flash", "small", "room", "after",
-    "exists",
+    "presence", "colour", "shape", "count", "order", "quarter", "direction", "change", "flash", "small", "room",
+    "after", "exists",
 ]  # fmt: skip
 TWELVE: tuple[QuestionType, ...] = get_args(QuestionType)[:12]
 """The benchmark's types. `exists` (yes or no) is trained and used in archives, not in the benchmark."""
@@ -243,7 +243,7 @@ class _Asker:
 
     def order(self) -> Question | None:
         options = _one_each(self.shaped, lambda s: s.kind)
-        self.rng.shuffle(options)  # type: ignore[arg-type]  # numpy shuffles any list in place
+        self.rng.shuffle(options)
         by_scene = list({s.scene_index: s for s in options}.values())[:3]
         if len(by_scene) < 3:
             return None

@@ -12,9 +12,9 @@ from pipeline.planted.vocabulary import (
     CLUTTER_GREYS,
     COLOURS,
     FRAME_PX,
+    SIZES,
     TEXTURE_LIFT,
     TEXTURE_PERIOD_PX,
-    SIZES,
     TONES,
 )
 

@@ -14,7 +14,8 @@ Focus = Literal[
     "presence", "colour", "shape", "count", "order", "quarter", "direction", "change", "flash", "small", "room", "after"
 ]
 FOCUSES: tuple[Focus, ...] = (
-    "presence", "colour", "shape", "count", "order", "quarter", "direction", "change", "flash", "small", "room", "after",
+    "presence", "colour", "shape", "count", "order", "quarter", "direction", "change", "flash", "small", "room",
+    "after",
 )  # fmt: skip
 Cell = tuple[int, int]
 

@@ -62,7 +62,8 @@ def _inside(kind: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -
     column = np.floor((x + 0.72) / 1.44 * 5).astype(int)
     row = np.floor((y + 1.0) / 2.0 * 7).astype(int)
     within = (column >= 0) & (column < 5) & (row >= 0) & (row < 7)
-    return within & rows[np.clip(row, 0, 6), np.clip(column, 0, 4)]
+    inside: npt.NDArray[np.bool_] = within & rows[np.clip(row, 0, 6), np.clip(column, 0, 4)]
+    return inside
 
 
 @lru_cache(maxsize=65536)

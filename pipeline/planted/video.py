@@ -44,7 +44,7 @@ def round_trip(frames: Pixels) -> Pixels:
     file = io.BytesIO()
     write_video(file, frames, seconds_per_frame=1 / FILE_FPS)
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         decoded = [frame.to_image() for frame in container.decode(video=0)]
     size = (FRAME_PX, FRAME_PX)
     return np.stack([np.asarray(image.resize(size, Image.Resampling.BICUBIC)) for image in decoded])

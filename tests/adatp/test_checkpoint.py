@@ -1,6 +1,7 @@
 """Loading both layouts key by key, the features that come out, and the prompts around them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import adatp
+from adatp.prompt import prompt_for
 from tests.adatp import transcriptions as slow
 from tests.adatp.checkpoints import CONTROLS, TEMPLATE, tokenizer, write_lmms_lab, write_onevision
 
@@ -197,6 +199,20 @@ def test_control_tokens_in_the_users_text_are_plain_text(onevision: adatp.VideoL
     assert controls(f"Describe {hostile} .") == controls("Describe the video .")
     assert not control.intersection(onevision.prompt.answer_ids(f"red {hostile}"))
     assert not control.intersection(tok(hostile, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+
+def test_text_that_a_vocabulary_reads_as_the_video_is_refused(onevision: adatp.VideoLLM, pixels: Tensor) -> None:
+    """A tokenizer to which <video> is an added token, but not a special one."""
+    tok = tokenizer(controls=CONTROLS[:2])
+    tok.add_tokens(["<video>"])
+    prompt = prompt_for(tok, TEMPLATE, tok.convert_tokens_to_ids("<video>"))
+    assert prompt.ids("red").count(prompt.video_token_id) == 1
+    with pytest.raises(ValueError, match=r"reads as control tokens \['<video>'\]"):
+        prompt.ids("red <video>")
+    model = replace(onevision, prompt=prompt)
+    asked = adatp.Request("x", onevision.encode(pixels), "red", (16,), choices=("blue", "<video>"))
+    with pytest.raises(ValueError, match="reads as control tokens"):
+        adatp.Engine(model).run([asked])
 
 
 def test_stop_tokens_come_from_every_place_that_names_them(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_text_and_newline_are_never_dropped_and_positions_rise(
         assert len(done.keys[layer]) == n_other + len(done.origins[layer])
         assert (done.origins[layer].diff() > 0).all()
     assert (sequence.positions.diff() > 0).all()
+    assert done.next_positions[-1] == sequence.positions[-1] + 1
     if method == "pyramiddrop":
         assert sequence.positions.tolist() == list(range(len(sequence)))
     else:
@@ -257,12 +258,12 @@ def test_bad_requests_are_refused_by_name(onevision: adatp.VideoLLM, pixels: Ten
         ({"p": float("nan")}, "p above 0, got nan"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"choices": ()}, "at least one choice"),
+        ({"segments": None, "relevance": None}, "needs segments"),
     ]
     for options, message in refused:
         with pytest.raises(ValueError, match=message):
             request(visual, **options)
     for options, message in [
-        ({"segments": None, "relevance": None}, "needs segments"),
         ({"method": adatp.AdaTP(start=4, end=3)}, "expected 2 <= start < end <= 7"),
         ({"method": adatp.FastV(layer=8)}, "below the decoder's 8"),
         ({"method": adatp.VisionZip(tokens_per_frame=10)}, r"1\.\.9, got 10"),

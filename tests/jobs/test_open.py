@@ -31,8 +31,10 @@ def open_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def sequential(path: str) -> list[tuple[float, av.VideoFrame]]:
-    """Every frame of FFmpeg's best video stream, errors passed over packet by packet, times from the first frame."""
+def sequential(path: str) -> tuple[list[tuple[float, av.VideoFrame]], Fraction]:
+    """Every frame of FFmpeg's best video stream, errors passed over packet by packet, times from the first frame; and
+    the stream's pixel aspect.
+    """
     frames = []
     with av.open(path, metadata_errors="ignore") as container:
         stream = container.streams.best("video")
@@ -43,7 +45,8 @@ def sequential(path: str) -> list[tuple[float, av.VideoFrame]]:
                 continue
         ticks = [frame.pts if frame.pts is not None else frame.dts for frame in frames]
         base = Fraction(stream.time_base)
-    return [(float((t - ticks[0]) * base), frame) for t, frame in zip(ticks, frames, strict=True)]
+        aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+    return [(float((t - ticks[0]) * base), frame) for t, frame in zip(ticks, frames, strict=True)], aspect
 
 
 def test_every_video_is_indexed_and_described(open_index: Path) -> None:
@@ -61,7 +64,7 @@ def test_every_video_is_indexed_and_described(open_index: Path) -> None:
 @pytest.mark.parametrize("name", OPEN)
 def test_times_and_pictures_are_those_of_a_sequential_decode(name: str, open_index: Path) -> None:
     (video,) = (v for v in records(open_index, "videos").values() if v["name"] == name)
-    truth = sequential(unquote(video["uri"].removeprefix("file://")))
+    truth, stream_aspect = sequential(unquote(video["uri"].removeprefix("file://")))
     times = [t for t, _ in truth]
     got = sorted(f["pts_s"] for f in records(open_index, "frames").values() if f["video_id"] == video["video_id"])
     last_at = {}
@@ -78,9 +81,10 @@ def test_times_and_pictures_are_those_of_a_sequential_decode(name: str, open_ind
         upright = np.rot90(frame.to_ndarray(format="rgb24"), k=-video["rotation"] // 90)
         thumbnail = Image.open(io.BytesIO(segment["thumbnail"])).convert("RGB")
         height, width = upright.shape[:2]
-        assert thumbnail.width / thumbnail.height == pytest.approx(width / height, rel=0.02)
-        resized = Image.fromarray(np.ascontiguousarray(upright)).resize(thumbnail.size, Image.Resampling.BICUBIC)
-        difference = np.abs(np.asarray(resized, float) - np.asarray(thumbnail, float)).mean()
+        pixel_aspect = float(stream_aspect ** (1 if video["rotation"] % 180 == 0 else -1))
+        assert thumbnail.width / thumbnail.height == pytest.approx(pixel_aspect * width / height, rel=0.02)
+        small = [image.resize((32, 32), Image.Resampling.BOX) for image in (Image.fromarray(upright.copy()), thumbnail)]
+        difference = np.abs(np.asarray(small[0], float) - np.asarray(small[1], float)).mean()
         assert difference < 6, f"the thumbnail at {segment['best_frame_s']} s is another picture ({difference:.1f})"
 
 
@@ -95,6 +99,4 @@ def test_every_reader_reads_every_table(table: str, open_index: Path) -> None:
     assert pq.read_table(open_index / table).num_rows == n
     assert len(pd.read_parquet(open_index / table)) == n
     assert pl.read_parquet(pattern).height == n
-    found = duckdb.sql(f"select count(*) from '{pattern}'").fetchone()
-    assert found == (n,)
     assert len(duckdb.sql(f"select * from '{pattern}'").fetchall()) == n

@@ -102,12 +102,14 @@ def test_a_submitted_job_succeeds_and_leaves_the_same_rows(
 
 def _connect(address: str, client: type) -> object:  # type: ignore[type-arg]
     deadline = time.monotonic() + 120
-    while True:
+    refused: Exception | None = None
+    while time.monotonic() < deadline:
         try:
             return client(address)
         except (ConnectionError, RuntimeError) as error:
-            assert time.monotonic() < deadline, f"the dashboard did not come up: {error}"
+            refused = error
             time.sleep(0.5)
+    raise TimeoutError(f"the dashboard did not come up: {refused}")
 
 
 def _ended(client: object, job_id: str) -> str:

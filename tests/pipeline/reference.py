@@ -32,8 +32,10 @@ def times_of(path: str) -> list[float]:
 
 def pixels_at(path: str, times: set[float]) -> dict[float, Pixels]:
     """RGB24, upright, of the frames at these times."""
-    found = {}
+    found: dict[float, Pixels] = {}
     for time, frame in frames_of(path):
+        if len(found) == len(times):
+            break
         if float(time) in times:
             degrees = frame.rotation
             turns = degrees // 90 % 4 if degrees % 90 == 0 and abs(degrees) <= 360 else 0

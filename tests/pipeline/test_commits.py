@@ -15,6 +15,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline import commits
 from pipeline.commits import COMMITTED_TABLES, commit, drop_everywhere, open_commit, record_run, roll_forward
@@ -210,7 +212,7 @@ def kill_on_s3(scenario: str, s3_url: str, stride: int) -> None:
 
 
 def test_killed_on_s3(s3_url: str) -> None:
-    kill_on_s3("replace", s3_url, stride=5)
+    kill_on_s3("replace", s3_url, stride=9)
 
 
 @pytest.mark.nightly
@@ -293,6 +295,76 @@ def test_readers_beside_a_writer_never_see_a_half_state(tmp_path: Path) -> None:
         reader.join()
     assert not wrong
     assert reads[0] >= 5
+
+
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "change", "recaption", "purge", "compact"]),
+        st.integers(0, 4),  # the video
+        st.one_of(st.none(), st.integers(0, 40)),  # the storage operation the process dies at, if any
+    ),
+    min_size=3,
+    max_size=10,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=_STEPS)
+def test_any_history_with_any_crashes_is_the_plain_dictionary(
+    steps: list[tuple[str, int, int | None]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The slow obvious index: a dictionary from video to the version and caption its rows were made with."""
+    index = Index.create(str(tmp_path_factory.mktemp("history") / "index"), ENCODER)
+    expected: dict[int, tuple[str, str]] = {}
+    for number, (kind, video, dies_at) in enumerate(steps):
+        change = _change(kind, video, number, expected)
+        if change is None:
+            continue
+        act, after = change
+        try:
+            act(Index(tapped(index.url, killer(-1 if dies_at is None else dies_at, raise_killed))))
+        except Killed:
+            roll_forward(index)
+            act(index)
+        expected = after
+        assert_clean(index)
+        assert tables_of(index) == globbed(index)
+        _assert_holds(index, expected)
+    assert not expected or verify(index).wrong == ()
+
+
+def _change(
+    kind: str, video: int, number: int, now: dict[int, tuple[str, str]]
+) -> tuple[Callable[[Index], object], dict[int, tuple[str, str]]] | None:
+    """What the step does to an index (doing it twice is doing it once), and what it makes of the dictionary."""
+    version, text = f"v{number}", f"text {number}"
+    if kind == "compact":
+        return (lambda index: compact(index, max_small_files=1)), now
+    if (kind == "add") == (video in now):
+        return None
+    if kind == "purge":
+        return (lambda index: purge(index, [id_of(video)])), {n: held for n, held in now.items() if n != video}
+    if kind == "recaption":
+        rows, held = {"captions": item_rows(video, now[video][0], caption=text)["captions"]}, (now[video][0], text)
+        drops: dict[str, Any] = {"captions": [(id_of(video), "p1")]}
+    else:
+        rows, held = dict(item_rows(video, version, caption=text)), (version, text)
+        drops = dict(drop_everywhere([id_of(video)]))
+
+    def act(index: Index) -> None:
+        stage(index.storage, f"item-{number}", encode_item(rows))
+        commit(index, [f"item-{number}"], video_rows(video, version=held[0]), drops=drops)
+
+    return act, {**now, video: held}
+
+
+def _assert_holds(index: Index, expected: dict[int, tuple[str, str]]) -> None:
+    videos = {(row["video_id"], row["version"]) for row in index.read("videos").to_pylist()}
+    assert videos == {(id_of(n), version) for n, (version, _) in expected.items()}
+    for table in ("clips", "segments", "frames", "answers", "captions"):
+        parts = [item_rows(n, version, caption=text)[table] for n, (version, text) in expected.items()]
+        rows = pa.concat_tables([table_schema(table, DIM).empty_table(), *parts])
+        assert index.read(table).sort_by(_order(table)).combine_chunks() == rows.sort_by(_order(table)).combine_chunks()
 
 
 def test_a_late_writer_is_fenced_by_the_commit_number(url: str) -> None:
@@ -516,3 +588,9 @@ def test_a_recorded_run_touches_nothing_else(tmp_path: Path) -> None:
     assert {p: t for p, t in after.items() if p.parent.name != "runs"} == before
     assert os.listdir(Path(index.url) / "runs") == ["run-1.parquet"]
     assert index.read("runs")["listed"].to_pylist() == [4]
+
+
+def test_the_page_of_kill_points_is_what_the_matrix_runs() -> None:
+    from tests.pipeline.crash_table import crash_table  # it imports the scenarios from here
+
+    assert (_repository() / "docs" / "crash_points.md").read_text() == crash_table()

@@ -58,7 +58,7 @@ def test_a_folder_lists_videos_by_extension_and_counts_the_rest(tmp_path: Path) 
 
 def test_every_documented_extension_is_listed(tmp_path: Path) -> None:
     touch(tmp_path, *(f"clip.{extension}" for extension in VIDEO_EXTENSIONS))
-    assert len(list_archive([str(tmp_path)]).table) == len(VIDEO_EXTENSIONS) == 28
+    assert len(list_archive([str(tmp_path)]).table) == len(VIDEO_EXTENSIONS) == 26
 
 
 @settings(max_examples=60, deadline=None)
@@ -146,8 +146,9 @@ def test_the_same_file_through_several_roots_is_one_row(tmp_path: Path) -> None:
 def test_named_files_always_get_a_row(tmp_path: Path) -> None:
     touch(tmp_path, "recording.bin", "clip.mp4")
     os.mkfifo(tmp_path / "pipe.bin")
-    listing = list_archive([str(tmp_path / "recording.bin"), str(tmp_path / "pipe.bin")])
-    assert refusals(listing) == {"recording.bin": None, "pipe.bin": "SpecialFile"}
+    os.mkfifo(tmp_path / "pipe.txt")  # reading it as a manifest would block for ever
+    listing = list_archive([str(tmp_path / name) for name in ("recording.bin", "pipe.bin", "pipe.txt")])
+    assert refusals(listing) == {"recording.bin": None, "pipe.bin": "SpecialFile", "pipe.txt": "SpecialFile"}
 
 
 def test_globs(tmp_path: Path) -> None:
@@ -250,6 +251,12 @@ def test_absence_counts_only_where_the_listing_looked(tmp_path: Path) -> None:
     assert not covers("ab/x.mp4", root="ab")
     assert not covers("void/gone.mp4", root="void"), "an empty root may be a disk that is not mounted"
     assert not covers("a/skipped/x.mp4"), "left out by --exclude is not absent"
+
+    pattern = f"{tmp_path}/a/*.mp4"
+    globbed = file_uri(os.fsencode(pattern))
+    gone = file_uri(os.fsencode(tmp_path / "a/gone.mp4"))
+    assert list_archive([pattern]).covers(globbed, gone)
+    assert not list_archive([pattern], exclude=["gone*"]).covers(globbed, gone)
 
 
 def test_a_root_that_cannot_be_listed_to_the_end_says_nothing_about_absence(tmp_path: Path) -> None:

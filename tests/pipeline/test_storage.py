@@ -132,3 +132,9 @@ def test_local_copy_is_the_object_and_notices_a_change(s3_url: str) -> None:
         pass
     with pytest.raises(ReadFailed), local_copy(uri + ".gone"):
         pass
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/index", "file:///index", "s3://"])
+def test_places_we_cannot_write_to_are_refused_by_name(url: str) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        open_storage(url)

@@ -49,6 +49,15 @@ def index(tmp_path: Path) -> Index:
     return index
 
 
+def test_an_index_on_s3_is_audited_the_same(s3_url: str) -> None:
+    index = Index.create(s3_url, ENCODER)
+    stage(index.storage, "item-0", encode_item(item_rows(0)))
+    commit(index, ["item-0"], video_rows(0))
+    assert verify(index).wrong == ()
+    index.storage.delete(*index.snapshot().paths("frames"))
+    assert len(verify(index).wrong) == 1
+
+
 def with_values(table: pa.Table, **values: Any) -> pa.Table:
     return pa.Table.from_pylist([{**row, **values} for row in table.to_pylist()], schema=table.schema)
 

@@ -47,7 +47,7 @@ def test_answers_places_and_times_are_even(type_: QuestionType, items: dict[Ques
 
 @pytest.mark.parametrize("type_", TWELVE)
 def test_no_shortcut_without_looking(type_: QuestionType, items: dict[QuestionType, list[Item]]) -> None:
-    """Naive Bayes over all that the question and its choices show stays within chance + 2 standard errors, plus luck."""
+    """Naive Bayes over all that the question and its choices show stays within chance + 3 standard errors."""
     own = items[type_]
     standard_error = (0.25 * 0.75 / len(own)) ** 0.5
     assert best_blind_accuracy(own) <= 0.25 + 3 * standard_error

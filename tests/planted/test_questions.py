@@ -1,5 +1,7 @@
 """Every answer is checked against what the frames show, found again the slow way, without scenes or things."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -65,7 +67,7 @@ def slow_answer(question: Question, frames: Film) -> str:
 
 def slow_direction(frames: Film) -> str:
     """The one (kind, colour) whose cell differs between neighbouring frames of one room."""
-    for (room, before), (next_room, after) in zip(frames, frames[1:], strict=False):
+    for (room, before), (next_room, after) in itertools.pairwise(frames):
         if room != next_room:
             continue
         for a in before:

@@ -1,5 +1,7 @@
 """The grammar keeps its promises for every focus and length."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ def clips(n_frames: int, focus: Focus, count: int = 25) -> list[Clip]:
 def test_scenes_tile_the_clip_and_things_never_overlap(focus: Focus, n_frames: int) -> None:
     for clip in clips(n_frames, focus):
         edges = [0, *clip.cuts(), n_frames]
-        assert [(s.start, s.end) for s in clip.scenes] == list(zip(edges, edges[1:], strict=False))
+        assert [(s.start, s.end) for s in clip.scenes] == list(itertools.pairwise(edges))
         assert all(s.start < s.end for s in clip.scenes)
         assert len({s.room for s in clip.scenes}) == len(clip.scenes)
         for frame in range(n_frames):
@@ -34,7 +36,7 @@ def test_a_mover_moves_one_cell_a_frame_along_one_line() -> None:
     for clip in clips(32, "direction"):
         mover = next(t for s in clip.scenes for t in s.things if t.steps)
         path = [mover.look.cell, *mover.steps]
-        deltas = {(b[0] - a[0], b[1] - a[1]) for a, b in zip(path, path[1:], strict=False)}
+        deltas = {(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(path)}
         assert len(deltas) == 1
         assert sum(map(abs, deltas.pop())) == 1
 

@@ -1,0 +1,137 @@
+"""Can this machine run the index, and does it tell the truth? Checks what is installed, then indexes planted videos.
+
+    python -m jobs.doctor
+    python -m jobs.doctor --model llava-hf/llava-onevision-qwen2-0.5b-ov-hf --output s3://bucket/index
+
+Three videos whose content is known are rendered and indexed by the real job with the builtin models; every caption,
+answer, time and cut is compared with the truth. A caption on the wrong video, drifting times or a dropped segment are
+named. Exit 0 when all is well, 1 when something is wrong.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import duckdb
+
+from jobs import cli, index
+from pipeline.errors import JobError
+from pipeline.models import resolve_model, resolve_thresholds
+from pipeline.planted.archive import Truth, render_archive
+from pipeline.planted.selftest import find_faults
+from pipeline.report import PACKAGES
+from pipeline.storage import check_writable, open_storage
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(lambda: _doctor(_parser().parse_args(argv)))
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    wrong = 0
+    for what, finding, is_well in [*_packages(), *_device(), *_models(args), *_storage(args)]:
+        print(f"{'ok ' if is_well else 'NO '} {what:<12} {finding}")
+        wrong += not is_well
+    if wrong:
+        print(f"{wrong} of these must be put right before the self-test can run")
+        return 1
+    faults = self_test(args.seed)
+    for fault in faults:
+        print(f"NO  self-test    {fault}")
+    if not faults:
+        print("ok  self-test    captions, answers, times and cuts of 3 planted videos are what was planted")
+    return 1 if faults else 0
+
+
+def self_test(seed: int) -> list[str]:
+    """Render, index and compare; the faults found."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive, output = Path(folder) / "archive", Path(folder) / "index"
+        truth = render_archive(archive, seed, n_videos=3, seconds=16)
+        asked = [flag for question in truth.questions for flag in ("--question", question.text)]
+        code = index.main([str(archive), "--output", str(output), "--model", "builtin", *asked])
+        if code != 0:
+            return [f"jobs.index ended with exit code {code}"]
+        return faults_of(truth, output)
+
+
+def faults_of(truth: Truth, output: Path) -> list[str]:
+    """What an index of the planted archive says that is not true of it."""
+    segments = (
+        f"SELECT c.uri, s.start_s, s.end_s FROM '{output}/segments/*.parquet' s JOIN '{output}/clips/*.parquet' c"
+    )
+    return find_faults(
+        truth,
+        _rows(f"SELECT uri, start_s, caption FROM '{output}/captions/*.parquet'"),
+        _rows(f"SELECT uri, question, answer, scope FROM '{output}/answers/*.parquet'"),
+        _rows(f"{segments} USING (clip_id)"),
+    )
+
+
+def _rows(query: str) -> list[dict[str, object]]:
+    with duckdb.connect() as connection:
+        found = connection.execute(query)
+        names = [column[0] for column in found.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+Finding = tuple[str, str, bool]
+
+
+def _packages() -> Iterator[Finding]:
+    yield "python", platform.python_version(), (3, 11) <= sys.version_info[:2] < (3, 14)
+    for package in PACKAGES:
+        try:
+            yield package, version(package), True
+        except PackageNotFoundError:
+            yield package, "not installed; run `make install`", False
+
+
+def _device() -> Iterator[Finding]:
+    from pipeline.devices import describe_devices  # torch takes seconds to load
+
+    yield "device", describe_devices(), True
+
+
+def _models(args: argparse.Namespace) -> Iterator[Finding]:
+    for role, name in (("model", args.model), ("encoder", args.encoder or args.model)):
+        if role == "encoder" and args.encoder is None and args.model != "builtin":
+            continue
+        try:
+            files = resolve_model(name, role)
+            thresholds = f", thresholds {resolve_thresholds(files)}" if role == "encoder" else ""
+            yield role, f"{files.identity.id}{thresholds}", True
+        except JobError as error:
+            yield role, str(error), False
+
+
+def _storage(args: argparse.Namespace) -> Iterator[Finding]:
+    if args.output is None:
+        return
+    try:
+        check_writable(open_storage(args.output))
+        yield "storage", f"{args.output} can be written", True
+    except JobError as error:
+        yield "storage", str(error), False
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", default="builtin", help="also check that this model can be found (default: builtin)")
+    parser.add_argument("--encoder", help="also check that this encoder and its thresholds can be found")
+    parser.add_argument("--output", metavar="INDEX", help="also check that this place can be written")
+    parser.add_argument("--seed", type=int, default=3, help="which videos are planted (default: 3)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

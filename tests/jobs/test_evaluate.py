@@ -1,0 +1,58 @@
+"""`python -m jobs.evaluate` as it is run: what it writes, and how it refuses."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.evaluate import main
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--benchmark", "plantd"], "--benchmark plantd: unknown; expected planted"),
+        (["--benchmark", "planted", "--items", "100"], "--items 100: expected a positive multiple of 12"),
+        (["--benchmark", "planted", "--methods", "adpat"], "adpat"),
+        (["--benchmark", "planted", "--p", "0"], "--p 0: expected numbers above 0"),
+        (["--benchmark", "planted", "--model", "./nowhere"], "--model ./nowhere"),
+    ],
+)
+def test_misuse_is_one_clear_line_and_exit_code_2(
+    flags: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*flags, "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_weights_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "model"
+    damaged.mkdir()
+    builtin = Path(__file__).parents[2] / "pipeline" / "builtin" / "model"
+    for file in builtin.iterdir():
+        content = file.read_bytes()
+        (damaged / file.name).write_bytes(content[: len(content) // 2] if file.suffix == ".safetensors" else content)
+    assert main(["--benchmark", "planted", "--items", "12", "--model", str(damaged)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert "do not load" in error[0]
+
+
+def test_a_dozen_items_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--items", "12", "--split", "dev", "--methods", "adatp,uniform", "--output", str(tmp_path)]
+    assert main(["--benchmark", "planted", *flags]) == 0
+    printed = capsys.readouterr().out.strip().splitlines()
+    summary = json.loads(printed[-1])
+    assert summary["items"] == 12
+    assert set(summary["llm_flops_ratio"]) == {"none@0", "adatp@1", "uniform@1"}
+    assert summary["llm_flops_ratio"]["none@0"] == 1.0
+    table = pq.read_table(tmp_path / "answers.parquet")
+    assert table.num_rows == 36
+    assert set(table["method"].to_pylist()) == {"none", "adatp", "uniform"}
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict["commit"]
+    assert len(verdict["gated"]) + len(verdict["excluded"]) == 12

@@ -1,0 +1,115 @@
+"""Describing one item without Ray: rows from the builtin models, and what a killing clip costs."""
+
+import numpy as np
+import pytest
+
+from pipeline.config import DescribeSetup, IndexConfig, Recipe
+from pipeline.describe_stage import DescribeStage
+from pipeline.items import Item, Source, decoded_to_row, item_to_row, receipt_from_record
+from pipeline.models import resolve_model, resolve_thresholds
+from pipeline.staging import decode_item
+from pipeline.types import ClipFrames, ClipPlan, Decoded
+
+QUESTION = "Which shape appears?"
+
+
+def setup(**changes: object) -> DescribeSetup:
+    config = IndexConfig(("x",), "y", "builtin", questions=(QUESTION,), max_new_tokens=3, **changes)  # type: ignore[arg-type]
+    model, encoder = resolve_model("builtin", "model"), resolve_model("builtin", "encoder")
+    thresholds = resolve_thresholds(encoder)
+    return DescribeSetup(
+        model=model.identity,
+        encoder=encoder.identity,
+        thresholds=thresholds,
+        recipe=Recipe.of(config, model.identity, encoder.identity, thresholds, {}),
+        prune=config.prune,
+        p=config.p,
+        max_new_tokens=config.max_new_tokens,
+        keep_frames=config.keep_frames,
+        device="cpu",
+        run_id="run",
+    )
+
+
+def an_item(recipe: Recipe, n_clips: int, n_items: int = 1) -> Item:
+    clips = tuple(ClipPlan(k, 4.0 * k, 4.0 * k + 4, tuple(4.0 * k + i for i in range(4))) for k in range(n_clips))
+    source = Source("v" * 32, "file:///v.mp4", b"/v.mp4", "1-1")
+    return Item(source, "index", 0, n_items, clips, recipe.wanted, recipe.fingerprints)
+
+
+def decoded(item: Item) -> Decoded:
+    rng = np.random.default_rng(0)
+    clips = []
+    for plan in item.clips:
+        colour = rng.integers(0, 256, (2, 1, 1, 1, 3))
+        frames = np.broadcast_to(colour, (2, 2, 64, 64, 3)).reshape(4, 64, 64, 3).astype(np.uint8)  # two segments
+        clips.append(ClipFrames(plan.clip_index, plan.start_s, plan.end_s, plan.targets_s, frames, None, (b"jpg",) * 4))
+    return Decoded(tuple(clips), "pyav", 1.0, 0)
+
+
+def test_an_item_becomes_rows_of_every_table() -> None:
+    made = setup()
+    stage, item = DescribeStage(made, lambda name: 1), an_item(made.recipe, 3)
+    row = stage(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
+    receipt = receipt_from_record(row)
+    assert (receipt.failure, receipt.n_clips, receipt.coverage) == (None, 3, 1.0)
+    tables = decode_item(row["staged"])
+    assert {name: t.num_rows for name, t in tables.items()} == {
+        "clips": 3,
+        "segments": 6,
+        "frames": 12,
+        "captions": 3,
+        "answers": 1,
+    }
+    segments = tables["segments"].to_pylist()
+    assert [s["boundary_score"] is None for s in segments] == [True] + [False] * 5
+    assert [(s["start_s"], s["end_s"]) for s in segments[:3]] == [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0)]
+    frames = np.array([f["embedding"] for f in tables["frames"].to_pylist()], np.float32)
+    for s, segment in enumerate(segments):
+        np.testing.assert_allclose(segment["embedding"], frames[2 * s : 2 * s + 2].mean(axis=0), atol=2e-3)
+    (answer,) = tables["answers"].to_pylist()
+    assert answer["relevance"] == max(e["score"] for e in answer["evidence"])
+    assert answer["n_visual_tokens"] == 12 * 16
+
+
+@pytest.mark.parametrize("killer", [None, 1])
+def test_an_item_that_killed_twice_is_tried_clip_by_clip(killer: int | None) -> None:
+    """The counter says that two processes died on the item and, where a clip kills, that one died on that clip."""
+    made = setup()
+    item = an_item(made.recipe, 3)
+
+    def begun(name: str) -> int:
+        return 3 if name == f"describe-{item.key}" else 2 if name == f"describe-{item.key}-{killer}" else 1
+
+    row = DescribeStage(made, begun)(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
+    receipt = receipt_from_record(row)
+    assert receipt.failure is not None
+    assert receipt.failure.error_class == "WorkerLost"
+    left = [0, 1, 2] if killer is None else [0, 2]
+    tables = decode_item(row["staged"])
+    assert tables["clips"]["clip_index"].to_pylist() == left
+    assert receipt.n_clips == len(left)
+    whole = decode_item(
+        DescribeStage(made, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5))["staged"][0].as_py()
+    )
+    same = ["clip_id", "caption", "visual_tokens_per_layer"]
+    expected = [r for r in whole["captions"].select(same).to_pylist() if int(r["clip_id"][-5:]) in left]
+    assert tables["captions"].select(same).to_pylist() == expected, "alone or together, a clip's caption is the same"
+
+
+def test_items_of_a_long_video_leave_its_questions_for_later() -> None:
+    made = setup()
+    item = an_item(made.recipe, 1, n_items=2)
+    row = DescribeStage(made, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
+    assert "answers" not in decode_item(row["staged"])
+
+
+def test_without_prompts_no_video_llm_is_loaded() -> None:
+    made = setup(caption_prompt=None)
+    assert made.recipe.texts  # the question
+    silent = Recipe(("sample", "embed"), made.recipe.fingerprints, {})
+    stage = DescribeStage(DescribeSetup(**{**made.__dict__, "recipe": silent}), lambda name: 1)
+    item = an_item(silent, 1)
+    row = stage(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
+    assert set(decode_item(row["staged"])) == {"clips", "segments", "frames"}
+    assert stage._describer is None

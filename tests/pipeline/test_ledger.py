@@ -1,0 +1,106 @@
+"""Every way a video can end is exactly one status, and every failure is one row of `errors`."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.items import Failure, Item, Probed, Receipt, Source
+from pipeline.ledger import (
+    Outcome,
+    changed_status,
+    error_records,
+    errors_table,
+    untouched_record,
+    video_record,
+    videos_table,
+)
+from pipeline.plan import Todo
+from pipeline.types import ClipPlan, Probe
+
+FINGERPRINTS = {"sample": "s", "embed": "e", "caption:p": "c", "answer:q:video": "a"}
+SOURCE = Source("v", "file:///v.mp4", b"/v.mp4", "1-1")
+LISTED = dict(video_id="v", uri="file:///v.mp4", name="v.mp4", root="file:///", version="1-1", size_bytes=1)
+PROBE = Probe("mov", "h264", 64, 48, 0, 25.0, False, 16.0, 0, ())
+CLIPS = tuple(ClipPlan(k, 4.0 * k, 4.0 * k + 4, (4.0 * k,)) for k in range(4))
+ITEMS = tuple(
+    Item(SOURCE, "index", i, 2, CLIPS[2 * i : 2 * i + 2], tuple(FINGERPRINTS), FINGERPRINTS) for i in range(2)
+)
+TRANSIENT, PERMANENT = Failure("describe", "OutOfMemory", "m"), Failure("decode", "NoFrames", "m")
+
+
+def outcome(
+    *receipts: Receipt, attempts: int = 0, probe_failure: Failure | None = None, answers: tuple[Receipt, ...] = ()
+) -> Outcome:
+    todo = Todo(0, "index", "new", tuple(FINGERPRINTS), attempts)
+    probed = Probed(SOURCE, None if probe_failure else PROBE, CLIPS, probe_failure, 0.1)
+    return Outcome(LISTED, todo, probed, () if probe_failure else ITEMS, receipts, answers, None, FINGERPRINTS)
+
+
+def receipt(item: int, n_clips: int = 2, coverage: float | None = 1.0, failure: Failure | None = None) -> Receipt:
+    return Receipt(ITEMS[item].key, "v", "index", 2 * item, n_clips, "pyav", coverage, failure)
+
+
+@pytest.mark.parametrize(
+    ("ended", "status", "error_class", "n_clips", "coverage"),
+    [
+        (outcome(receipt(0), receipt(1)), "indexed", None, 4, 1.0),
+        (outcome(receipt(0), receipt(1, n_clips=1)), "indexed", None, 3, 1.0),  # a window without a new frame
+        (outcome(receipt(0), receipt(1, coverage=0.5)), "partial", None, 4, 0.75),
+        (outcome(receipt(0), receipt(1, 0, None, PERMANENT)), "partial", "NoFrames", 4, 0.5),
+        (outcome(receipt(0), receipt(1, 1, 1.0, TRANSIENT)), "partial", "OutOfMemory", 4, 1.0),
+        (outcome(receipt(0, 0, None, PERMANENT), receipt(1, 0, None, PERMANENT)), "failed", "NoFrames", 4, 0.0),
+        (outcome(receipt(0, 0, None, TRANSIENT), receipt(1, 0, None, TRANSIENT)), "failed", "OutOfMemory", 4, 0.0),
+        (outcome(probe_failure=PERMANENT), "failed", "NoFrames", 0, None),
+        (outcome(receipt(0, 0), receipt(1, 0)), "failed", "NoFrames", 0, 1.0),
+    ],
+)
+def test_status(ended: Outcome, status: str, error_class: str | None, n_clips: int, coverage: float | None) -> None:
+    row = video_record(ended, "run")
+    assert (row["status"], row["error_class"], row["n_clips"], row["decode_coverage"]) == (
+        status,
+        error_class,
+        n_clips,
+        coverage,
+    )
+    errors = error_records(ended, "run")
+    assert bool(errors) == (error_class is not None)
+    assert not errors or errors[0]["error_class"] == error_class
+    videos_table([row])
+    errors_table(errors)
+
+
+def test_three_transient_failures_are_quarantine() -> None:
+    ended = outcome(probe_failure=Failure("probe", "ReadFailed", "m"), attempts=2)
+    row = video_record(ended, "run")
+    assert (row["status"], row["attempts"]) == ("quarantined", 3)
+    assert error_records(ended, "run")[0]["attempt"] == 3
+    permanent = outcome(probe_failure=PERMANENT, attempts=2)
+    assert video_record(permanent, "run")["status"] == "failed"
+
+
+def test_a_failed_question_is_asked_again_and_a_failed_video_is_known_by_its_sampling() -> None:
+    lost = Receipt("k", "v", "answer", 0, 0, None, None, TRANSIENT)
+    made = {p["stage"] for p in video_record(outcome(receipt(0), receipt(1), answers=(lost,)), "r")["fingerprints"]}
+    assert made == {"sample", "embed", "caption:p"}
+    failed = video_record(outcome(probe_failure=PERMANENT), "r")
+    assert failed["fingerprints"] == [{"stage": "sample", "fingerprint": "s"}]
+
+
+def test_work_on_stored_clips_moves_only_fingerprints() -> None:
+    before = video_record(outcome(receipt(0), receipt(1)), "first")
+    before["fingerprints"] = [{"stage": "sample", "fingerprint": "s"}, {"stage": "caption:old", "fingerprint": "o"}]
+    again = replace(
+        outcome(receipt(0)), todo=Todo(0, "again", "answer", ("answer:q:video",), 0), probed=None, before=before
+    )
+    row = video_record(again, "second")
+    changed = {name for name in row if row[name] != before[name]}
+    assert changed == {"fingerprints", "run_id", "indexed_at"}
+    assert {p["stage"] for p in row["fingerprints"]} == {"sample", "caption:old", "answer:q:video"}
+
+
+def test_rows_of_what_was_never_opened() -> None:
+    refused = untouched_record(LISTED, "failed", "run", Failure("list", "SpecialFile", "a FIFO"), attempts=1)
+    assert (refused["status"], refused["error_class"], refused["fingerprints"]) == ("failed", "SpecialFile", [])
+    deleted = changed_status(refused, "deleted", "later")
+    assert (deleted["status"], deleted["run_id"], deleted["error_class"]) == ("deleted", "later", "SpecialFile")
+    videos_table([refused, deleted, untouched_record(LISTED, "pending", "run", None)])
