@@ -134,7 +134,7 @@ def _record_again(outcome: Outcome, run_id: str) -> Record:
     made = {
         stage: outcome.fingerprints[stage]
         for stage in outcome.todo.stages
-        if (answers_ok if stage.startswith("answer:") else captions_ok)
+        if (answers_ok if stage.endswith(":video") else captions_ok)
     }
     return outcome.before | {
         "fingerprints": _fingerprint_list(had | made),
