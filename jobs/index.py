@@ -37,16 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _index(args: argparse.Namespace) -> int:
-    config, cluster = _config(args), _cluster(args)
+    config, cluster = _config(args), cluster_of(args)
+    if args.probe and not args.dry_run:
+        raise UsageError("--probe is given without --dry-run; a run reads headers anyway")
     _check_places(config)
     prepared = prepare(config, args.thresholds)
     if "builtin" in (config.model, config.encoder_name):
-        _say(f"note: {BUILTIN_WARNING}")
+        say(f"note: {BUILTIN_WARNING}")
     if args.dry_run:
-        print(dry_run(prepared))
+        print(dry_run(prepared, args.probe))
         return 0
-    _stop_on_signals()
-    report = run_index(prepared, cluster, "index", _say)
+    stop_on_signals()
+    report = run_index(prepared, cluster, "index", say)
     print(report)
     if "builtin" in (config.model, config.encoder_name):
         print(f"note: {BUILTIN_WARNING}")
@@ -77,7 +79,7 @@ def _config(args: argparse.Namespace) -> IndexConfig:
     )
 
 
-def _cluster(args: argparse.Namespace) -> ClusterOptions:
+def cluster_of(args: argparse.Namespace) -> ClusterOptions:
     return ClusterOptions(args.address, args.num_cpus, args.num_gpus, args.shared_filesystem)
 
 
@@ -90,7 +92,7 @@ def _check_places(config: IndexConfig) -> None:
             raise UsageError(f"{place} is a relative path; inside a Ray job expected an absolute path or s3://")
 
 
-def _stop_on_signals() -> None:
+def stop_on_signals() -> None:
     """Staged work is safe wherever the run is stopped, so stopping is immediate: Ray's processes end with this one."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -101,7 +103,7 @@ def _stop_on_signals() -> None:
         signal.signal(signum, stop)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -131,10 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and why; open no video, write nothing"
     )
+    parser.add_argument(
+        "--probe", action="store_true", help="with --dry-run: read headers, for exact hours; opens each video"
+    )
     _add_what(parser)
     _add_how(parser)
     _add_limits(parser)
-    _add_where(parser)
+    add_where_it_runs(parser)
     return parser
 
 
@@ -241,7 +246,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_where(parser: argparse.ArgumentParser) -> None:
+def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where it runs")
     group.add_argument(
         "--address", help="Ray cluster to join (default: RAY_ADDRESS, else a Ray of its own on this machine)"

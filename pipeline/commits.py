@@ -119,7 +119,7 @@ def commit(
     index's encoder. `merges` names old files to join: table -> groups of file names.
     The caller holds the lock and has called `roll_forward`. IndexLocked when another writer was faster.
     """
-    with _storage_trouble(index):
+    with storage_trouble(index):
         return _commit(index, sorted(set(inputs)), videos, errors, drops or {}, encoder, merges or {})
 
 
@@ -163,7 +163,7 @@ def roll_forward(index: Index) -> int | None:
 
     Called under the lock before any other work. Staged items stay: they are work done.
     """
-    with _storage_trouble(index):
+    with storage_trouble(index):
         before, tag = index.tagged_snapshot()
         plan = open_commit(index, before)
         after = before
@@ -189,7 +189,7 @@ def open_commit(index: Index, snapshot: Snapshot) -> Plan | None:
 def record_run(index: Index, run_id: str, row: pa.Table) -> None:
     """Append a run to the log: one file, published at once, outside commits."""
     data = _parquet("runs", row.cast(schema_of(Snapshot(), "runs")))
-    with _storage_trouble(index):
+    with storage_trouble(index):
         index.storage.write_atomic(f"runs/{run_id}.parquet", data)
 
 
@@ -199,7 +199,7 @@ def kept(table: str, rows: pa.Table, drops: Collection[tuple[str, str | None]]) 
 
 
 @contextlib.contextmanager
-def _storage_trouble(index: Index) -> Iterator[None]:
+def storage_trouble(index: Index) -> Iterator[None]:
     """Storage that fails in the middle (full, permission lost, away) stops the job; the next run picks up there."""
     try:
         yield

@@ -90,6 +90,29 @@ def untouched_record(listed: Record, status: str, run_id: str, failure: Failure 
     return _record(listed, run_id, status=status, error_class=error_class, attempts=attempts, fingerprints={})
 
 
+def left_record(listed: Record, before: Record | None, todo: Todo, run_id: str) -> Record | None:
+    """A video left for a later run: `pending`, or None where the row it has stays as it is."""
+    if before is None or (before["status"] == "pending" and not before["fingerprints"]):
+        return untouched_record(listed, "pending", run_id, None, todo.attempts)
+    if before["status"] == "deleted":  # it is back: listed again, with what it had until its turn comes
+        return changed_status(before, "pending", run_id)
+    return None
+
+
+def stages_made(outcome: Outcome) -> list[str]:
+    """Of work on stored clips: the stages whose every item has its rows. Others keep the rows they had."""
+    by_items, by_answers = not any(_failed(outcome.receipts)), not any(_failed(outcome.answers))
+    return [s for s in outcome.todo.stages if (by_answers if s.endswith(":video") else by_items)]
+
+
+def kept_receipts(outcome: Outcome) -> list[Receipt]:
+    """Receipts whose rows are committed: all, but of work on stored clips only those of stages that were made."""
+    if outcome.todo.mode == "index":
+        return [*outcome.receipts, *outcome.answers]
+    parts = (outcome.receipts, outcome.answers)
+    return [receipt for part in parts if not any(_failed(part)) for receipt in part]
+
+
 def changed_status(before: Record, status: str, run_id: str) -> Record:
     """The ledger's row with another status, and nothing else changed."""
     return before | {"status": status, "run_id": run_id, "indexed_at": datetime.now(UTC)}
@@ -130,12 +153,7 @@ def _record_again(outcome: Outcome, run_id: str) -> Record:
     if outcome.before is None:
         raise ValueError(f"{outcome.listed['uri']}: work on stored clips needs the ledger's row")
     had = {pair["stage"]: pair["fingerprint"] for pair in outcome.before["fingerprints"]}
-    captions_ok, answers_ok = not any(_failed(outcome.receipts)), not any(_failed(outcome.answers))
-    made = {
-        stage: outcome.fingerprints[stage]
-        for stage in outcome.todo.stages
-        if (answers_ok if stage.endswith(":video") else captions_ok)
-    }
+    made = {stage: outcome.fingerprints[stage] for stage in stages_made(outcome)}
     return outcome.before | {
         "fingerprints": _fingerprint_list(had | made),
         "run_id": run_id,

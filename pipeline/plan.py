@@ -83,11 +83,12 @@ def plan_run(
     recipe: Recipe,
     redo: str | None,
     is_covered: Callable[[str, str], bool],
+    retry: Collection[str] = (),
 ) -> Plan:
     """Decide for each row of `listing` (video_id, version, refusal, ...) against `ledger` (the `videos` table).
 
     `is_covered(root, uri)` says whether a video of the ledger would be listed now if it were still there: only then
-    its absence means that the file is gone.
+    its absence means that the file is gone. Videos of `retry` are tried again as if for the first time.
     """
     open_rows = _unsettled(listing, ledger, recipe)  # on most nights few: only they become Python objects
     listed = listing.select(["video_id", "version", "refusal"]).take(open_rows)
@@ -112,6 +113,9 @@ def plan_run(
             had = () if at is None else known.fingerprints[at]
             attempts = known.attempts[at] if at is not None and reason == "pending" else 0
             todo.append(Todo(row, "index", reason, _all_stages(recipe, had), attempts))
+            continue
+        if video_id in retry:
+            todo.append(Todo(row, "index", "retry", _all_stages(recipe, known.fingerprints[at]), 0))
             continue
         decision = _decide_known(row, at, known, recipe, redo, conflicts)
         if isinstance(decision, Todo):

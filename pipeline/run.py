@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.commits import roll_forward
+from pipeline.commits import roll_forward, storage_trouble
+from pipeline.compaction import compact
 from pipeline.config import Recipe
 from pipeline.errors import UsageError
+from pipeline.estimate import Ratios, estimate, probed_hours, ratios_of
 from pipeline.index import SNAPSHOT, Index
 from pipeline.items import Item, Receipt, receipt_from_record
 from pipeline.lock import index_lock
@@ -35,17 +37,20 @@ WAVE_VIDEOS = 1000
 Say = Callable[[str], None]
 
 
-def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Say) -> RunReport:
-    """Index what is new or changed. Returns the report, whose row is in `runs` already."""
+def run_index(
+    prepared: Prepared, cluster: ClusterOptions, command: str, say: Say, retry: frozenset[str] = frozenset()
+) -> RunReport:
+    """Index what is new or changed, and try the videos of `retry` again. Returns the report; its row is in `runs`."""
     config, listing, watch, run_id = prepared.config, prepared.listing, Stopwatch(), new_run_id()
     index = Index.create(config.output)
-    with index_lock(index.storage, say) as check_lock:
+    with storage_trouble(index), index_lock(index.storage, say) as check_lock:
         if (finished := roll_forward(index)) is not None:
             say(f"finished commit {finished}, which an earlier run left open")
         recipe = recipe_for(prepared, index)
         known = index.read("videos", PLAN_COLUMNS)
-        plan = plan_run(listing.table, known, recipe, config.redo, listing.covers)
+        plan = plan_run(listing.table, known, recipe, config.redo, listing.covers, retry)
         refuse_conflicts(plan)
+        refuse_other_encoder(prepared, index)
         for complaint in (complaint for root in listing.roots for complaint in root.complaints):
             say(f"warning: {complaint}; what is missing there is not taken for deleted")
         say(plan_line(plan, listing.table.num_rows))
@@ -53,8 +58,13 @@ def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Sa
         writer.commit_without_work(plan)
         if plan.todo:
             _work(plan, writer, cluster, say)
-            writer.finish()
+        writer.finish()
+        if plan.todo:
             clear_staging(index.storage)
+        if not plan.is_empty:
+            check_lock()
+            if compact(index) is not None:
+                say("compacted: many small files of a table became few")
         check_books(index, listing)
         report = RunReport.of(run_id, command, config, index, listing, watch, writer.n_failed, len(plan.todo))
         publish(index, report)
@@ -62,12 +72,12 @@ def run_index(prepared: Prepared, cluster: ClusterOptions, command: str, say: Sa
     return report
 
 
-def dry_run(prepared: Prepared) -> str:
-    """What `run_index` would do and why, as text. Takes no lock and writes nothing; no video is opened."""
-    table = prepared.listing.table
+def dry_run(prepared: Prepared, probe: bool = False) -> str:
+    """What `run_index` would do and why, as text. Takes no lock and writes nothing; only `probe` opens videos."""
+    table, ratios = prepared.listing.table, None
     try:
         index = Index.open(prepared.config.output)
-        known, recipe = index.read("videos", PLAN_COLUMNS), recipe_for(prepared, index)
+        known, recipe, ratios = index.read("videos", PLAN_COLUMNS), recipe_for(prepared, index), ratios_of(index)
     except UsageError:
         if holds_an_index(prepared.config.output):
             raise
@@ -80,9 +90,18 @@ def dry_run(prepared: Prepared) -> str:
         stages = sorted({stage.split(":")[0] for todo in mine for stage in todo.stages})
         read = sum(sizes[todo.row] for todo in mine)
         lines.append(f"  {reason:<9} {len(mine):>7} videos {read / 1e6:>10.1f} MB   {', '.join(stages)}")
+        lines.append(f"            {_cost(prepared, mine, ratios, probe)}")
     for stage, n_clips in sorted(plan.conflicts.items()):
         lines.append(f"  refused   {n_clips:>7} clips of another recipe: would need --redo {stage}")
     return "\n".join(lines)
+
+
+def _cost(prepared: Prepared, mine: Sequence[Todo], ratios: Ratios | None, probe: bool) -> str:
+    rows = prepared.listing.table.take([todo.row for todo in mine])
+    n_prompts = max(sum(":" in stage for stage in todo.stages) for todo in mine)
+    hours, unread = probed_hours(rows, prepared.config) if probe else (None, 0)
+    line = estimate(ratios, rows["size_bytes"].to_pylist(), n_prompts, hours)
+    return f"{line}; {unread} have no header that can be read" if unread else line
 
 
 def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> None:
@@ -128,11 +147,16 @@ def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress
 def staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> Iterator[Receipt]:
     """Receipts of `items` in any order. What an earlier run staged is not done again."""
     storage = writer.index.storage
-    staged = staged_keys(storage)
+    staged, missing = staged_keys(storage), []
     for item in items:
+        receipt = None
         if item.key in staged:
-            yield receipt_from_record(item_meta(storage.read_bytes(staged_path(item.key))))
-    yield from workers.run_items([item for item in items if item.key not in staged])
+            receipt = receipt_from_record(item_meta(storage.read_bytes(staged_path(item.key))))
+        if receipt is None or receipt.failure is not None:  # what failed in part then may be whole now
+            missing.append(item)
+        else:
+            yield receipt
+    yield from workers.run_items(missing)
 
 
 def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
@@ -163,6 +187,18 @@ def refuse_conflicts(plan: Plan) -> None:
         raise UsageError(
             f"this command's recipe differs from the index's own and would redo {stages}; "
             f"if that is meant, add --redo {earliest}; if not, use the flags the index was made with"
+        )
+
+
+def refuse_other_encoder(prepared: Prepared, index: Index) -> None:
+    """One encoder per index: another drops the vectors of every video, those of other roots too."""
+    holds, asked = index.snapshot(), prepared.encoder.identity.id
+    if holds.encoder is None or holds.encoder.encoder_id == asked or prepared.config.redo in ("sample", "embed"):
+        return
+    if n_clips := holds.n_rows("clips"):
+        raise UsageError(
+            f"the index holds {n_clips} clips with vectors of {holds.encoder.encoder_id}, this command brings {asked}; "
+            "if all of them are to be made again, add --redo embed; if not, use the encoder the index was made with"
         )
 
 

@@ -12,9 +12,11 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from pipeline.commits import storage_trouble
 from pipeline.config import FRAMES_PER_CLIP
 from pipeline.decode import Decoder
 from pipeline.errors import ChangedWhileRead, ReadFailed, VideoError, WorkerLost
+from pipeline.index import Index
 from pipeline.items import (
     Failure,
     Probed,
@@ -92,5 +94,7 @@ def readable(source: Source) -> AbstractContextManager[str]:
 def stage_item(row: pa.Table, output: str) -> pa.Table:
     """Staged rows -> one file in the index's staging folder; only the receipt goes on."""
     if row["staged"][0].is_valid:
-        stage(open_storage(output), row["item_key"][0].as_py(), row["staged"][0].as_buffer().to_pybytes())
+        index = Index(open_storage(output))
+        with storage_trouble(index):
+            stage(index.storage, row["item_key"][0].as_py(), row["staged"][0].as_buffer().to_pybytes())
     return row.drop_columns(["staged"])

@@ -198,10 +198,11 @@ RULES = {
         SELECT video_id, status, n_clips, coalesce(n, 0) AS found
         FROM videos LEFT JOIN (SELECT video_id, count(*) AS n FROM clips GROUP BY video_id) USING (video_id)
         WHERE (status = 'indexed' AND (n_clips IS NULL OR n_clips <> coalesce(n, 0)))
-           OR coalesce(n, 0) > coalesce(n_clips, 0)""",
+           OR (status IN ('indexed', 'partial') AND coalesce(n, 0) > coalesce(n_clips, 0))""",
     "clip_index counts within n_clips, and clip_id follows it": """
         SELECT clip_id, clip_index, n_clips FROM clips JOIN videos USING (video_id)
-        WHERE clip_index < 0 OR clip_index >= n_clips OR clip_id <> format('{}-{:05d}', video_id, clip_index)""",
+        WHERE clip_index < 0 OR (clip_index >= n_clips AND video_version = version)
+           OR clip_id <> format('{}-{:05d}', video_id, clip_index)""",
     "every clip of an indexed video has the captions its fingerprints name": f"""
         SELECT w.video_id, w.stage[2] AS prompt_id, w.n_clips, count(c.clip_id) AS found
         FROM ({_WANTED}) w LEFT JOIN captions c ON c.video_id = w.video_id AND c.prompt_id = w.stage[2]
@@ -242,7 +243,7 @@ RULES = {
             SELECT *, lead(start_s) OVER (PARTITION BY video_id ORDER BY clip_index) AS next_s FROM clips)
         JOIN videos USING (video_id)
         WHERE NOT (start_s >= 0 AND start_s < end_s AND end_s <= coalesce(next_s, end_s) + 1e-6
-                   AND end_s <= coalesce(duration_s, end_s) + 1e-6)""",
+                   AND (end_s <= coalesce(duration_s, end_s) + 1e-6 OR video_version <> version))""",
     "frame times lie in their video, before the end of their clip": """
         SELECT clip_id, frame_pts_s, end_s FROM clips
         WHERE n_frames > 0 AND NOT (list_min(frame_pts_s) >= 0 AND list_max(frame_pts_s) < end_s + 1e-6)""",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import secrets
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,7 +151,7 @@ def _start_ray(cluster: ClusterOptions) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said once, by the job
 
 
 def _dataset(rows: list[pa.Table]) -> Any:
@@ -174,8 +175,16 @@ def _records(rows: Any) -> Iterator[dict[str, Any]]:
         for batch in rows.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
             yield batch.to_pylist()[0]
     except ray.exceptions.RayError as error:
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise JobError(f"a worker failed: {said[-1] if said else type(error).__name__}") from error
+        raise JobError(what_failed(str(error)) or f"a worker failed: {type(error).__name__}") from error
+
+
+def what_failed(text: str) -> str | None:
+    """The innermost error in what Ray says of a failed task, without its traceback and advice; None if it says none."""
+    found = re.findall(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", text, re.MULTILINE)
+    if not found:
+        return None
+    name, message = found[-1]
+    return str(message) if name == JobError.__name__ else f"a worker failed: {name}: {message}"
 
 
 def _refuse_impossible(config: IndexConfig, cluster: ClusterOptions, nodes: Sequence[Node], pools: Pools) -> None:

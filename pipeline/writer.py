@@ -137,12 +137,13 @@ class Writer:
 
     def commit_pending(self, left: Sequence[Todo]) -> None:
         """Videos without rows wait as `pending`; one that has rows keeps its row until its turn comes."""
-        rows = [
-            ledger.untouched_record(self._listed(todo.row), "pending", self.run_id, None, todo.attempts)
-            for todo in left
-            if todo.reason in ("new", "pending")
-        ]
-        self._commit(_Step(rows=rows))
+        ids = [self.prepared.listing.table["video_id"][todo.row].as_py() for todo in left]
+        known = {r["video_id"]: r for r in self.index.read("videos", filter=pc.field("video_id").isin(ids)).to_pylist()}
+        rows = (
+            ledger.left_record(self._listed(todo.row), known.get(video_id), todo, self.run_id)
+            for video_id, todo in zip(ids, left, strict=True)
+        )
+        self._commit(_Step(rows=[row for row in rows if row is not None]))
 
     def commit_wave(self, work: Sequence[Work]) -> None:
         outcomes = [
@@ -160,19 +161,23 @@ class Writer:
         for receipt in receipts:
             for stage, seconds in receipt.seconds.items():
                 self.watch.add(stage, seconds)
-        inputs = [r.item_key for r in receipts if r.is_staged]
-        self._commit(_Step(inputs, rows, errors, _superseded(work)))
+        inputs = [r.item_key for outcome in outcomes for r in ledger.kept_receipts(outcome) if r.is_staged]
+        self._commit(_Step(inputs, rows, errors, _superseded(work, outcomes)))
         self.n_failed += sum(row["status"] in ("failed", "quarantined") for row in rows)
 
     def finish(self) -> None:
         """Commit what was held back: an index changes its encoder in one step, and keeps no vector of the old one."""
         if not self._changes_encoder:
             return
-        old = drop_everywhere(self.index.read("videos", ["video_id"])["video_id"].to_pylist())
+        known = self.index.read("videos")
+        old = drop_everywhere(known["video_id"].to_pylist())
         held, self._held = self._held, _Step()
-        self._commit_now(
-            replace(held, drops={table: [*pairs, *held.drops.get(table, ())] for table, pairs in old.items()})
-        )
+        redone = {row["video_id"] for row in held.rows}
+        # What was not redone (another root, --limit) loses its vectors all the same, and waits for its turn.
+        rest = known.filter(pc.field("status").isin(["indexed", "partial"])).to_pylist()
+        waiting = [ledger.changed_status(row, "pending", self.run_id) for row in rest if row["video_id"] not in redone]
+        drops = {table: [*pairs, *held.drops.get(table, ())] for table, pairs in old.items()}
+        self._commit_now(replace(held, rows=held.rows + waiting, drops=drops))
 
     def _commit(self, step: _Step) -> None:
         if self._changes_encoder:
@@ -204,17 +209,15 @@ class Writer:
         return row
 
 
-def _superseded(work: Sequence[Work]) -> Drops:
+def _superseded(work: Sequence[Work], outcomes: Sequence[ledger.Outcome]) -> Drops:
     """Rows that new ones take the place of. What failed leaves the old rows where they are."""
     again = [w for w in work if w.todo.mode == "index" and w.todo.reason != "new"]
     renewed = [w for w in again if any(r.is_staged for r in w.receipts)]
     drops: dict[str, list[tuple[str, str | None]]] = {
         table: list(pairs) for table, pairs in drop_everywhere(w.source.video_id for w in renewed).items()
     }
-    for w in (w for w in work if w.todo.mode == "again"):
-        for stage in w.todo.stages:
+    for outcome in (outcome for outcome in outcomes if outcome.todo.mode == "again"):
+        for stage in ledger.stages_made(outcome):
             kind, _, subkey = stage.partition(":")
-            receipts = w.answers if stage.endswith(":video") else w.receipts
-            if receipts and all(r.failure is None for r in receipts):
-                drops[f"{kind}s"].append((w.source.video_id, subkey))
+            drops[f"{kind}s"].append((outcome.listed["video_id"], subkey))
     return drops

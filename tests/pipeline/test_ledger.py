@@ -10,6 +10,9 @@ from pipeline.ledger import (
     changed_status,
     error_records,
     errors_table,
+    kept_receipts,
+    left_record,
+    stages_made,
     untouched_record,
     video_record,
     videos_table,
@@ -25,6 +28,7 @@ CLIPS = tuple(ClipPlan(k, 4.0 * k, 4.0 * k + 4, (4.0 * k,)) for k in range(4))
 ITEMS = tuple(
     Item(SOURCE, "index", i, 2, CLIPS[2 * i : 2 * i + 2], tuple(FINGERPRINTS), FINGERPRINTS) for i in range(2)
 )
+MADE = {"stage": "sample", "fingerprint": "s"}
 TRANSIENT, PERMANENT = Failure("describe", "OutOfMemory", "m"), Failure("decode", "NoFrames", "m")
 
 
@@ -104,3 +108,38 @@ def test_rows_of_what_was_never_opened() -> None:
     deleted = changed_status(refused, "deleted", "later")
     assert (deleted["status"], deleted["run_id"], deleted["error_class"]) == ("deleted", "later", "SpecialFile")
     videos_table([refused, deleted, untouched_record(LISTED, "pending", "run", None)])
+
+
+@pytest.mark.parametrize(
+    ("before", "reason", "expected"),
+    [
+        (None, "new", ("pending", "1-1", 0)),
+        (dict(status="pending", version="0-0", fingerprints=[]), "changed", ("pending", "1-1", 0)),
+        (dict(status="deleted", version="0-0", fingerprints=[MADE]), "returned", ("pending", "0-0", 1)),
+        (dict(status="pending", version="0-0", fingerprints=[MADE]), "pending", None),
+        (dict(status="indexed", version="0-0", fingerprints=[MADE]), "changed", None),
+        (dict(status="failed", version="0-0", fingerprints=[MADE]), "retry", None),
+    ],
+)
+def test_what_a_limit_leaves_is_listed_and_keeps_what_it_has(
+    before: dict[str, object] | None, reason: str, expected: tuple[str, str, int] | None
+) -> None:
+    """A pending video that changes takes its new version; a deleted one that is back counts as listed again."""
+    row = left_record(LISTED, before, Todo(0, "index", reason, (), 0), "run")
+    assert (row and (row["status"], row["version"], len(row["fingerprints"]))) == expected
+
+
+def test_work_on_stored_clips_that_fails_in_part_adds_nothing_and_moves_nothing() -> None:
+    """Else a redone caption would stand beside the old one. Questions on the whole video are judged by themselves."""
+    stages = ("caption:p", "answer:q:clip", "answer:q:video")
+    again = replace(
+        outcome(receipt(0), receipt(1, 0, None, TRANSIENT), answers=(receipt(0),)),
+        todo=Todo(0, "again", "redo", stages, 0),
+        probed=None,
+        before=video_record(outcome(receipt(0), receipt(1)), "first"),
+    )
+    assert stages_made(again) == ["answer:q:video"]
+    assert kept_receipts(again) == list(again.answers)
+    whole = replace(again, receipts=(receipt(0), receipt(1)))
+    assert stages_made(whole) == list(stages)
+    assert len(kept_receipts(whole)) == 3

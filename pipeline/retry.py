@@ -1,0 +1,34 @@
+"""What jobs.retry works on: the videos that ended badly, and the configuration they were last tried with."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import IndexConfig
+from pipeline.errors import UsageError
+from pipeline.index import Index
+from pipeline.schemas import videos_schema
+from pipeline.types import Bounds
+from pipeline.where import Where
+
+
+def to_retry(index: Index, where: str | None) -> pa.Table:
+    """Rows of `videos` that failed, were quarantined or are partial, and for which `where` is true."""
+    condition = None if where is None else Where(where, videos_schema())
+    videos = index.read("videos", filter=pc.field("status").isin(["failed", "quarantined", "partial"]))
+    return videos if condition is None else videos.filter(pa.array(condition.keep(videos)))
+
+
+def last_config(index: Index) -> IndexConfig:
+    """The configuration of the last finished run of jobs.index. UsageError when there was none."""
+    runs = index.read("runs", ["command", "started_at", "config"], pc.field("command").isin(["index", "retry"]))
+    if not runs.num_rows:
+        raise UsageError(f"{index.url} has no finished run of jobs.index to take the configuration from; run that")
+    text = runs.sort_by([("started_at", "descending")])["config"][0].as_py()
+    try:
+        fields = json.loads(text)
+        lists = {name: tuple(fields[name]) for name in ("roots", "questions", "include", "exclude")}
+        return IndexConfig(**{**fields, **lists, "bounds": Bounds(**fields["bounds"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"the last run's configuration cannot be read by this version: {error}") from error

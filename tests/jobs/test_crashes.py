@@ -1,0 +1,53 @@
+"""Processes of the real job are killed; the same command again gives the tables of an undisturbed run.
+
+Every scenario of the crash matrix is nightly; one run that loses a worker of each kind, and one that is killed in its
+commit, are in the normal suite.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.crash_matrix import (
+    BEGIN,
+    PAGE,
+    SCENARIOS,
+    make_archive,
+    row_name,
+    run_scenario,
+    table_in_page,
+    undisturbed_run,
+)
+
+COMBINED = "each worker"
+IN_EVERY_RUN = (COMBINED, "driver, in the middle of its commit")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_archive(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    index = tmp_path_factory.mktemp("undisturbed") / "index"
+    ended = undisturbed_run(tiny, index)
+    assert ended.code == 0, ended.err
+    return index
+
+
+@pytest.mark.parametrize("scenario", IN_EVERY_RUN)
+def test_nothing_is_lost(scenario: str, tiny: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run_scenario(scenario, tiny, undisturbed, tmp_path)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s not in IN_EVERY_RUN])
+def test_nothing_is_lost_whatever_is_hit(scenario: str, tiny: Path, undisturbed: Path, tmp_path: Path) -> None:
+    assert run_scenario(scenario, tiny, undisturbed, tmp_path) in table_in_page(), "python -m tests.jobs.crash_matrix"
+
+
+def test_the_page_has_a_row_for_each_scenario() -> None:
+    assert BEGIN in PAGE.read_text()
+    assert [row_name(row) for row in table_in_page()] == SCENARIOS
