@@ -56,7 +56,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Ten
         assert isinstance(packed, Tensor)  # a pair only where the log-sum-exp is asked for
         return packed
     parts = zip(*(torch.split(x, lengths) for x in (query, key, value)), strict=True)
-    return torch.cat([_causal(q, k, v) for q, k, v in parts])
+    attended = [_causal(q, k, v) for q, k, v in parts]
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -131,8 +131,10 @@ class Recipe:
         encoder: ModelIdentity,
         thresholds: Thresholds,
         known_texts: dict[str, str],
+        standing: dict[str, str] | None = None,
     ) -> "Recipe":
-        asked = {answer_stage(question, "video"): question for question in config.questions}
+        """`standing`: questions kept with the index, by stage; wanted like those of the command."""
+        asked = (standing or {}) | {answer_stage(question, "video"): question for question in config.questions}
         if config.caption_prompt is not None:
             asked[caption_stage(config.caption_prompt)] = config.caption_prompt
         texts = known_texts | asked

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 import adatp
+from pipeline.choices import split_choices
 from pipeline.config import Thresholds
 from pipeline.embed import EmbeddedClip
 from pipeline.evidence import FloatArray, choose_shown, segment_relevance
@@ -57,10 +58,14 @@ class Describer:
         self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str
     ) -> adatp.Request:
         """The prompt of `stage` on n frames in segments of `lengths`. Without relevance global debiasing is off."""
+        prompt, choices = self._prompting.texts[stage], None
+        if stage.startswith("answer:"):
+            prompt, choices = split_choices(prompt)
         return adatp.Request(
             key=key,
             visual=visual,
-            prompt=self._prompting.texts[stage],
+            prompt=prompt,
+            choices=choices,
             segments=tuple(lengths),
             relevance=None if relevance is None else tuple(relevance),
             method=self._method,

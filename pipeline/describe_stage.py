@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 import adatp
+from pipeline.choices import split_choices
 from pipeline.config import DescribeSetup
 from pipeline.describe import Describer, Prompting, show_whole_video
 from pipeline.embed import EmbeddedClip, embed_clips
@@ -134,6 +135,7 @@ class DescribeStage:
         visuals = [self._describer.encode(clip.clip) for clip in embedded]
         for clip, visual in zip(embedded, visuals, strict=True):
             asks += self._captions(item, clip.clip, visual, clip.lengths)
+            asks += self._of_clip(item, clip.clip, visual, clip.lengths, clip.means)
         questions = [s for s in item.stages if s.endswith(":video")] if item.n_items == 1 else []
         if questions:
             whole, span_s = adatp.Visual.cat(visuals), (embedded[0].clip.start_s, embedded[-1].clip.end_s)
@@ -150,15 +152,19 @@ class DescribeStage:
         for clip, stored in zip(clips, item.stored, strict=True):
             visual = self._describer.encode(clip)
             asks += self._captions(item, clip, visual, stored.lengths)
-            means: FloatArray = np.asarray(stored.vectors, dtype=np.float32)  # (S, D)
-            edges_s = [clip.start_s, *(clip.pts_s[i] for i in np.cumsum(stored.lengths)[:-1]), clip.end_s]
-            clip_id = clip_id_of(item.source.video_id, clip.clip_index)
-            segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(stored.lengths))]
-            for stage in (s for s in item.stages if s.endswith(":clip")):
-                relevance = segment_relevance(means, self._questions[stage])
-                shown = choose_shown(stage, stored.lengths, relevance, segments)
-                asks.append(self._answer(item, shown, visual, clip_id, (clip.start_s, clip.end_s)))
+            asks += self._of_clip(item, clip, visual, stored.lengths, np.asarray(stored.vectors, dtype=np.float32))
         return asks
+
+    def _of_clip(
+        self, item: Item, clip: ClipFrames, visual: adatp.Visual, lengths: Sequence[int], means: FloatArray
+    ) -> Iterator[Ask]:
+        """Questions on one clip; `lengths` and `means` (S, D) are those of its segments."""
+        edges_s = [clip.start_s, *(clip.pts_s[i] for i in np.cumsum(lengths)[:-1]), clip.end_s]
+        clip_id = clip_id_of(item.source.video_id, clip.clip_index)
+        segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(lengths))]
+        for stage in (s for s in item.stages if s.endswith(":clip")):
+            shown = choose_shown(stage, lengths, segment_relevance(means, self._questions[stage]), segments)
+            yield self._answer(item, shown, visual, clip_id, (clip.start_s, clip.end_s))
 
     def _ask_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[Ask]:
         """Questions on a whole video, whose frames were chosen before they were decoded."""
@@ -227,4 +233,5 @@ def _question_vectors(encoder: Encoder, texts: Mapping[str, str]) -> dict[str, F
     stages = [stage for stage in texts if stage.startswith("answer:")]
     if not stages:
         return {}
-    return dict(zip(stages, encoder.texts([texts[stage] for stage in stages]).numpy(), strict=True))
+    vectors = encoder.texts([split_choices(texts[stage])[0] for stage in stages]).numpy()
+    return dict(zip(stages, vectors, strict=True))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.config import FRAMES_PER_CLIP
 from pipeline.items import Shown
@@ -62,6 +63,14 @@ def choose_shown(
             for s in ranked
         ),
     )
+
+
+def stored_means(segments: pa.Table) -> FloatArray:
+    """The embedding column of segments, (S, D), in fp32."""
+    column = segments["embedding"].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    means: FloatArray = flat.reshape(len(segments), -1)
+    return means
 
 
 def segment_relevance(means: FloatArray, question: FloatArray) -> list[float]:

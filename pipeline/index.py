@@ -149,6 +149,10 @@ class Index:
         """One Parquet file as it is, with the schema it has."""
         return pq.read_table(path, columns=list(columns) if columns is not None else None, filesystem=self._arrow)
 
+    def open_parquet(self, path: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        """One Parquet file, open for reading by row group; its footer is read now unless it is given."""
+        return pq.ParquetFile(path, metadata=footer, filesystem=self._arrow)
+
     def run_paths(self) -> list[str]:
         return [f"runs/{name}" for name in self.storage.list("runs") if name.endswith(".parquet")]
 

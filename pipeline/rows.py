@@ -107,8 +107,9 @@ def answer_record(
     question: str,
     fingerprint: str,
     by: Provenance,
-    result: adatp.Result,
+    result: adatp.Result | None,
 ) -> Record:
+    """`result` None: the model was not asked, because nothing was relevant enough; `shown` says what came nearest."""
     _, question_id, scope = shown.stage.split(":")
     return {
         "question_id": question_id,
@@ -118,11 +119,11 @@ def answer_record(
         **_video(source),
         "start_s": span_s[0],
         "end_s": span_s[1],
-        "answer": result.text,
+        "answer": None if result is None else result.text,
         "relevance": max(shown.relevance),
         "evidence": list(shown.evidence),
-        "abstained": False,
-        **_pruning(result, by),
+        "abstained": result is None,
+        **(_not_asked(by) if result is None else _pruning(result, by)),
         **_provenance(fingerprint, by),
     }
 
@@ -174,13 +175,23 @@ def _provenance(fingerprint: str, by: Provenance) -> Record:
     return {"fingerprint": fingerprint, "run_id": by.run_id, "indexed_at": datetime.now(UTC)}
 
 
-def _pruning(result: adatp.Result, by: Provenance) -> Record:
+def _not_asked(by: Provenance) -> Record:
+    return {**_model(by), "n_visual_tokens": 0, "visual_tokens_per_layer": []}
+
+
+def _model(by: Provenance) -> Record:
     return {
-        "finish_reason": result.finish_reason,
         "model_id": by.model.name,
         "model_revision": by.model.revision,
         "prune_method": by.prune,
         "prune_p": by.p,
+    }
+
+
+def _pruning(result: adatp.Result, by: Provenance) -> Record:
+    return {
+        **_model(by),
+        "finish_reason": result.finish_reason,
         "n_visual_tokens": result.n_visual_tokens,
         "visual_tokens_per_layer": list(result.visual_tokens_per_layer),
         "llm_flops_ratio": result.flops.paper,

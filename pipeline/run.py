@@ -23,7 +23,9 @@ from pipeline.progress import Progress
 from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publish
 from pipeline.schemas import videos_schema
 from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
+from pipeline.standing import read_standing
 from pipeline.storage import open_storage
+from pipeline.views import publish_views
 from pipeline.writer import Writer
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def run_index(
         check_books(index, listing)
         report = RunReport.of(run_id, command, config, index, listing, watch, writer.n_failed, len(plan.todo))
         publish(index, report)
+        publish_views(index, prepared.thresholds.tau_s)
     return report
 
 
@@ -130,18 +133,18 @@ def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress
         w.items = writer.items_of(w)
         if not w.items:
             progress.add(1, 0, failed=int(w.probed is not None))
-    for receipt in _staged_or_run([item for w in work.values() for item in w.items], writer, workers):
+    for receipt in staged_or_run([item for w in work.values() for item in w.items], writer, workers):
         w = work[receipt.video_id]
         w.receipts.append(receipt)
         is_last = len(w.receipts) == len(w.items)
         progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
     asked = [item for w in work.values() for item in writer.questions_of(w, workers.question_vectors)]
-    for receipt in _staged_or_run(asked, writer, workers):
+    for receipt in staged_or_run(asked, writer, workers):
         work[receipt.video_id].answers.append(receipt)
     writer.commit_wave(list(work.values()))
 
 
-def _staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> Iterator[Receipt]:
+def staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> Iterator[Receipt]:
     """Receipts of `items` in any order. What an earlier run staged is not done again."""
     storage = writer.index.storage
     staged, missing = staged_keys(storage), []
@@ -158,8 +161,10 @@ def _staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") ->
 
 def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
     """What this command asks for, and the texts of prompts and questions that the index holds."""
-    texts = {}
+    texts: dict[str, str] = {}
+    standing: dict[str, str] = {}
     if index is not None:
+        standing = read_standing(index)
         prompts = index.read("captions", ["prompt_id", "prompt"])
         for row in prompts.group_by(prompts.column_names).aggregate([]).to_pylist():
             texts[f"caption:{row['prompt_id']}"] = row["prompt"]
@@ -167,7 +172,7 @@ def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
         for row in asked.group_by(asked.column_names).aggregate([]).to_pylist():
             texts[f"answer:{row['question_id']}:{row['scope']}"] = row["question"]
     identities = (prepared.model.identity, prepared.encoder.identity)
-    return Recipe.of(prepared.config, *identities, prepared.thresholds, texts)
+    return Recipe.of(prepared.config, *identities, prepared.thresholds, texts, standing)
 
 
 def holds_an_index(url: str) -> bool:

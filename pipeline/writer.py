@@ -69,7 +69,7 @@ class Writer:
     ) -> None:
         self.index, self.prepared, self.recipe, self.run_id, self.watch = index, prepared, recipe, run_id, watch
         self.n_failed = 0
-        self._check_lock = check_lock
+        self.check_lock = check_lock
         self._encoder = IndexEncoder(prepared.encoder.identity.id, prepared.encoder.embedding_width)
         self._changes_encoder = index.snapshot().encoder not in (None, self._encoder)
         self._held = _Step()
@@ -101,7 +101,7 @@ class Writer:
             stages = [s for s in w.todo.stages if not s.endswith(":video")]
             if not stages:
                 return []
-            clips, segments = self._stored_rows(w)
+            clips, segments = self.stored_rows(w)
             return again_items(w.source, clips, segments, stages, self.recipe.fingerprints, CLIPS_PER_ITEM)
         if w.probed is None or w.probed.failure is not None:
             return []
@@ -113,7 +113,7 @@ class Writer:
         staged_ok = [r for r in w.receipts if r.is_staged]
         if not stages or (w.todo.mode == "index" and (len(w.items) < 2 or not staged_ok)):
             return []
-        clips, segments = self._stored_rows(w) if w.todo.mode == "again" else self._staged_rows(staged_ok)
+        clips, segments = self.stored_rows(w) if w.todo.mode == "again" else self._staged_rows(staged_ok)
         vectors = question_vectors()
         questions = {stage: vectors[stage] for stage in stages}
         return answer_items(w.source, clips, segments, questions, self.recipe.fingerprints)
@@ -188,11 +188,11 @@ class Writer:
     def _commit_now(self, step: _Step) -> None:
         if not (step.inputs or step.rows or step.errors):
             return
-        self._check_lock()
+        self.check_lock()
         rows, errors = ledger.videos_table(step.rows), ledger.errors_table(step.errors)
         commit(self.index, step.inputs, rows, errors, step.drops, self._encoder)
 
-    def _stored_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
+    def stored_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
         mine = pc.field("video_id") == w.source.video_id
         return self.index.read("clips", filter=mine), self.index.read("segments", filter=mine)
 

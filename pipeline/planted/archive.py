@@ -54,7 +54,7 @@ class Truth:
 
     @property
     def n_facts(self) -> int:
-        return sum(len(v.answers) + sum(v.things.values()) for v in self.videos)
+        return sum(len(v.answers) + len(v.things) for v in self.videos)
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")

@@ -32,8 +32,8 @@ def grade(truth: Truth, captions: Iterable[Row], answers: Iterable[Row], segment
     """Compare rows of the tables `captions`, `answers` and `segments` with `truth`.
 
     Needed columns: captions uri, start_s, caption; answers uri, question, answer, scope; segments uri or video_name
-    joined in as `uri`, start_s. Caption facts are things named ("red star"), each as often as scenes show it. Without
-    `segments`, cuts are not graded.
+    joined in as `uri`, start_s. Caption facts are the different things named ("red star"): one left out is a fact
+    missed, one made up is a fact wrong, one repeated counts once. Without `segments`, cuts are not graded.
     """
     told, answered, cut_times = list(captions), list(answers), list(segments)
     types = {question.text: question.type for question in truth.questions}
@@ -63,12 +63,11 @@ def _grade_caption(
     video: VideoTruth, rows: list[Row], right: dict[str, int], total: dict[str, int], faults: list[str]
 ) -> None:
     said = " ".join(str(row["caption"]) for row in sorted(rows, key=lambda row: float(str(row["start_s"]))))
-    stated = facts(said)
-    for thing, times in video.things.items():
-        total["caption"] += times
-        right["caption"] += min(times, stated[thing])
-        if stated[thing] < times:
-            faults.append(f"{video.name}: the caption misses {thing!r}; it says {said!r}")
+    stated = set(facts(said))
+    total["caption"] += len(stated | set(video.things))
+    right["caption"] += len(stated & set(video.things))
+    faults += [f"{video.name}: the caption misses {thing!r}; it says {said!r}" for thing in set(video.things) - stated]
+    faults += [f"{video.name}: the caption says {thing!r}, which is not there" for thing in stated - set(video.things)]
 
 
 def _grade_cuts(

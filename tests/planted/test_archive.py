@@ -68,6 +68,19 @@ def test_swapped_captions_are_seen(archive: tuple[Path, Truth]) -> None:
     assert any(truth.videos[1].name in fault and "caption" in fault for fault in result.faults)
 
 
+def test_a_made_up_thing_is_a_wrong_fact_and_a_repeated_one_is_not(archive: tuple[Path, Truth]) -> None:
+    _, truth = archive
+    captions, answers, segments = rows(truth)
+    right = grade(truth, captions, answers, segments)
+    repeated = [{**row, "caption": f"{row['caption']} {row['caption']}"} for row in captions]
+    assert grade(truth, repeated, answers, segments).share == 1.0
+    absent = next(c for c in ("red", "blue", "cyan") if f"{c} bar" not in truth.videos[0].things)
+    captions[0]["caption"] = f"{truth.videos[0].caption.rstrip('.')}, then a {absent} bar."
+    made_up = grade(truth, captions, answers, segments)
+    assert sum(made_up.total.values()) == sum(right.total.values()) + 1
+    assert any("which is not there" in fault for fault in made_up.faults)
+
+
 def test_times_off_by_a_second_are_seen(archive: tuple[Path, Truth]) -> None:
     _, truth = archive
     captions, answers, segments = rows(truth)

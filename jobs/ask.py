@@ -1,0 +1,150 @@
+"""Ask an index something new: answers with evidence, of whole videos or of clips.
+
+    python -m jobs.ask --index INDEX --question "Is there a dog?"
+    python -m jobs.ask --index INDEX --question "What colour is the car? {red|green|blue}" --scope clip --top 100
+    python -m jobs.ask --index INDEX --questions questions.csv --where "name LIKE '2026-%'" --json
+
+Choices in braces at the end of a question are scored by likelihood instead of being generated. A file of
+questions has one a line, or is a .csv with the columns id and text and, if wanted, choices (separated by |). A question
+that nothing in a video is relevant to is not put to the model: its row says that it abstained, and how near the nearest
+segment came.
+What is answered already is not asked again. Answers land in the table `answers`.
+Exit codes: 0 done; 2 bad usage, one line, before any work; 5 a live run holds the index.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs import cli
+from jobs.index import BUILTIN_WARNING
+from pipeline.ask import Asking, AskReport, prepare_ask, run_ask
+from pipeline.choices import with_choices
+from pipeline.errors import UsageError
+from pipeline.pools import ClusterOptions
+
+SHOWN = 50
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(lambda: _ask(_parser().parse_args(argv)))
+
+
+def _ask(args: argparse.Namespace) -> int:
+    asking = Asking(
+        index=args.index,
+        questions=tuple([*args.question, *(_questions_in(args.questions) if args.questions else [])]),
+        scope=args.scope,
+        where=args.where,
+        top=args.top,
+        standing=args.standing,
+        model=args.model,
+        abstain_below=args.abstain_below,
+        device=args.device,
+    )
+    prepared = prepare_ask(asking, args.thresholds)
+    cluster = ClusterOptions(args.address, args.num_cpus, args.num_gpus, args.shared_filesystem)
+    report = run_ask(asking, prepared, cluster, lambda line: print(line, file=sys.stderr, flush=True))
+    if args.json:
+        print(json.dumps({"run_id": report.run_id, "answers": report.answers}))
+    else:
+        print("\n".join(_lines(report)))
+    if prepared.config.model == "builtin":
+        print(f"note: {BUILTIN_WARNING}", file=sys.stderr)
+    return 0
+
+
+def _questions_in(path: Path) -> list[str]:
+    """One question a line, or the rows of a .csv with id, text and perhaps choices."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--questions {path}: {error}") from error
+    if path.suffix.lower() != ".csv":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    rows = list(csv.DictReader(text.splitlines()))
+    if not rows or not {"id", "text"} <= rows[0].keys():
+        raise UsageError(f"--questions {path}: expected a header with id, text and perhaps choices, and rows under it")
+    return [_question_of(row, f"--questions {path}, id {row['id']}") for row in rows]
+
+
+def _question_of(row: dict[str, Any], where: str) -> str:
+    if not (row["text"] or "").strip():
+        raise UsageError(f"{where}: the text is empty")
+    if not (row.get("choices") or "").strip():
+        return str(row["text"])
+    try:
+        return with_choices(row["text"], row["choices"].split("|"))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _lines(report: AskReport) -> list[str]:
+    """Answers for people, by question. Control characters of names and answers are shown, not obeyed."""
+    lines, question = [], None
+    for row in report.answers[:SHOWN]:
+        if row["question"] != question:
+            question = row["question"]
+            lines.append(_plain(question))
+        said = "(abstained)" if row["abstained"] else _plain(row["answer"])
+        best = max(row["evidence"], key=lambda e: e["score"], default=None)
+        seen = "" if best is None else f", best seen at {best['start_s']:g}-{best['end_s']:g} s"
+        span = f" {row['start_s']:g}-{row['end_s']:g} s" if row["clip_id"] else ""
+        lines.append(f"  {_plain(row['name'])}{span}: {said}  (relevance {row['relevance']:.2f}{seen})")
+    if len(report.answers) > SHOWN:
+        lines.append(f"  and {len(report.answers) - SHOWN:,} more: --json prints all, the table `answers` holds them")
+    unread = f", {report.failed} videos could not be read (see `errors`)" if report.failed else ""
+    lines.append(f"run {report.run_id}: {report.asked} asked, {report.there} answered by an earlier run{unread}")
+    return lines
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.ask",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
+    parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="may be repeated")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, or a .csv")
+    parser.add_argument(
+        "--scope",
+        choices=["video", "clip"],
+        default="video",
+        help="ask whole videos, showing 32 frames of their most relevant segments (default), or each clip",
+    )
+    parser.add_argument(
+        "--where", metavar="SQL", help="only videos (or clips) for which this condition on their columns holds"
+    )
+    parser.add_argument("--top", type=int, metavar="N", help="only the N videos (or clips) most relevant to a question")
+    parser.add_argument(
+        "--standing", action="store_true", help="keep the question: later runs of jobs.index ask it of what is new"
+    )
+    parser.add_argument("--model", help="another Video LLM than the index's own")
+    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="the encoder's, if jobs.index was given one")
+    parser.add_argument(
+        "--abstain-below",
+        type=float,
+        metavar="SCORE",
+        help="relevance below which nothing is asked (default: the encoder's tau_t); -1 always asks",
+    )
+    parser.add_argument("--json", action="store_true", help="all answers as one JSON object, instead of lines")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the models run")
+    parser.add_argument("--address", help="Ray cluster to join (default: RAY_ADDRESS, else a Ray of its own)")
+    parser.add_argument("--num-cpus", type=int, metavar="N", help="cores of a Ray of its own (default: all)")
+    parser.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of a Ray of its own (default: all)")
+    parser.add_argument("--shared-filesystem", action="store_true", help="every node sees local paths as this one does")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Find segments by words, in the encoder's space.
+
+    python -m jobs.search --index INDEX "a red circle"
+    python -m jobs.search --index INDEX "a dog on a beach" --top 5 --where "name LIKE '2026%' AND start_s > 60" --json
+
+Reads only; takes no lock. Scores are the paper's segment relevance; z says how far above the mean of all searched
+segments a score is, which compares across queries. Of segments that look alike the best is shown.
+Exit codes: 0 done, also when nothing was found; 2 bad usage, one line, before any work.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from jobs import cli
+from pipeline.errors import UsageError
+from pipeline.index import Index
+from pipeline.search import Found, Hit, encoder_of, filterable_schema, search
+from pipeline.where import Where
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(lambda: _search(_parser().parse_args(argv)))
+
+
+def _search(args: argparse.Namespace) -> int:
+    if not args.text.strip():
+        raise UsageError("an empty text was given; expected some words")
+    if args.top < 1:
+        raise UsageError(f"--top {args.top} given; expected at least 1")
+    if args.where is not None:
+        Where(args.where, filterable_schema())
+    index = Index.open(args.index)
+    files, thresholds = encoder_of(index, args.encoder, args.thresholds)
+    from pipeline.encoder import Encoder  # seconds of import that a mistyped command never pays
+
+    encoder = Encoder(files.path)
+    if encoder.is_cut(args.text):
+        print("note: the text is longer than the encoder reads; its end was left out", file=sys.stderr)
+    query = encoder.texts([args.text])[0].numpy()
+    if args.print_vector:
+        print(json.dumps([float(x) for x in query]))
+        return 0
+    found = search(index, query, args.top, args.where, 2.0 if args.all else thresholds.tau_s)
+    _print(found, thresholds.tau_t, args)
+    return 0
+
+
+def _print(found: Found, tau_t: float, args: argparse.Namespace) -> None:
+    if args.json:
+        print(json.dumps({"query": args.text, "n_searched": found.n_searched, "hits": [asdict(h) for h in found.hits]}))
+    elif args.csv:
+        writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Hit)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(hit) for hit in found.hits)
+    else:
+        print("\n".join(_lines(found, tau_t)))
+
+
+def _lines(found: Found, tau_t: float) -> list[str]:
+    """A table for people. Control characters of file names are shown, not obeyed."""
+    lines = [f"{'':>3}  {'score':>6} {'z':>5}  {'time':<21} {'video'}"] if found.hits else []
+    for hit in found.hits:
+        span = f"{_clock(hit.start_s)} - {_clock(hit.end_s)}"
+        similar = f"  (+{hit.n_similar} alike)" if hit.n_similar else ""
+        weak = "" if hit.score >= tau_t else "  weak"
+        name = "".join(c if c.isprintable() else "�" for c in hit.name)
+        lines.append(f"{hit.rank:>3}. {hit.score:>6.3f} {hit.z:>5.1f}  {span:<21} {name}{similar}{weak}")
+    lines.append(
+        f"{len(found.hits)} of {found.n_searched:,} segments searched; weak: below {tau_t:g}, this encoder's "
+        "threshold for being about the text"
+    )
+    return lines
+
+
+def _clock(seconds: float) -> str:
+    """1:02:03.5, or 02:03.5 below an hour."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}:" if hours else "") + f"{minutes:02d}:{rest // 10:02d}.{rest % 10}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("text", help="what to look for, in words")
+    parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many segments to show (default: 10)")
+    parser.add_argument(
+        "--where",
+        metavar="SQL",
+        help="only segments for which this holds: a condition on columns of segments and videos, such as "
+        "\"start_s > 60 AND name LIKE '%%.mp4'\"; nothing else can be written in it",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="show look-alikes too (default: of segments alike, only the best)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    form.add_argument("--csv", action="store_true", help="CSV with a header instead of a table")
+    form.add_argument(
+        "--print-vector",
+        action="store_true",
+        help="print the text's unit vector as JSON, for search() in SQL, and stop",
+    )
+    parser.add_argument("--encoder", help="where the index's encoder is now (default: by the name the index recorded)")
+    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="its thresholds, made by jobs.calibrate")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

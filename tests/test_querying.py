@@ -1,0 +1,22 @@
+"""Every query of docs/querying.md prints what the page says."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.querying import PAGE, build, printed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("querying")
+    build(found)
+    return found
+
+
+def test_the_page_prints_what_it_says(folder: Path) -> None:
+    page = PAGE.read_text()
+    blocks = list(printed(folder, page))
+    assert len(blocks) >= 14
+    for code, expected, found in blocks:
+        assert found == expected, f"{code}\nrun `python -m tests.querying --update` if the page is to change"
