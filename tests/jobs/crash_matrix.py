@@ -23,7 +23,7 @@ from tests.jobs.tables import assert_same_index, rows
 PAGE = ROOT / "docs" / "running.md"
 BEGIN, END = "<!-- crash table: written by python -m tests.jobs.crash_matrix -->\n", "<!-- end of crash table -->\n"
 FLAGS = ("--max-new-tokens", "4", "--caption-prompt", "What is seen?")
-WAIT_S = 300.0
+WAIT_S = 400.0
 
 WORKER_FAULTS = {
     "decode child": "the item is decoded by another child, in the same run",
