@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -205,9 +206,9 @@ def main(names: Sequence[str]) -> int:
             started = time.monotonic()
             try:
                 row = run_scenario(name, archive, undisturbed, place)
-            except AssertionError as error:
+            except (AssertionError, subprocess.TimeoutExpired):
                 failed += 1
-                print(f"FAILED {name}: {error}", flush=True)
+                print(f"FAILED {name}: {traceback.format_exc()}", flush=True)
                 continue
             print(f"{time.monotonic() - started:.0f} s {row}", flush=True)
             found = {row_name(old): old for old in table_in_page()} | {name: row}
