@@ -58,6 +58,7 @@ def test_whole_videos_once_and_never_again(index: Path) -> None:
     assert [name.split("/")[0] for name in changed] == ["runs"]
 
 
+@pytest.mark.nightly
 def test_some_clips_then_the_others(index: Path) -> None:
     question = "Is it moving?"
     flags = ["--question", question, "--scope", "clip", *ALWAYS]
@@ -92,6 +93,7 @@ def test_it_abstains_without_looking_and_can_be_made_to_answer(index: Path) -> N
     assert after == {row["video_id"]: row["video_id"] != best["video_id"] for row in rows}
 
 
+@pytest.mark.nightly
 def test_what_comes_later_is_asked_and_what_changed_is_not_answered_from(tmp_path: Path) -> None:
     """A standing question reaches a new video; a file that changed since it was indexed is an error, and no answer."""
     archive, index = tmp_path / "archive", tmp_path / "index"
