@@ -22,10 +22,10 @@ def listing(*rows: tuple[str, str] | tuple[str, str, str]) -> pa.Table:
     records = [
         {
             "video_id": row[0],
-            "uri": f"file:///root/{row[0]}",
+            "uri": f"file:///archive/{row[0]}",
             "path": b"",
             "name": row[0],
-            "root": "file:///root",
+            "root": "file:///archive",
             "version": row[1],
             "size_bytes": 1,
             "modified_us": 0,
@@ -38,7 +38,9 @@ def listing(*rows: tuple[str, str] | tuple[str, str, str]) -> pa.Table:
 
 
 def ledger(*rows: dict[str, object]) -> pa.Table:
-    base = dict(uri="", name="", root="file:///root", attempts=0, run_id="r", indexed_at=0, n_clips=3, error_class=None)
+    base = dict(
+        uri="", name="", root="file:///archive", attempts=0, run_id="r", indexed_at=0, n_clips=3, error_class=None
+    )
     records = []
     for row in rows:
         fingerprints = [{"stage": s, "fingerprint": f} for s, f in dict(row.pop("had", ALL)).items()]  # type: ignore[call-overload]
@@ -47,7 +49,7 @@ def ledger(*rows: dict[str, object]) -> pa.Table:
 
 
 def plan(listed: pa.Table, known: pa.Table, redo: str | None = None, recipe: Recipe = RECIPE) -> Plan:
-    return plan_run(listed, known, recipe, redo, lambda root, uri: root == "file:///root")
+    return plan_run(listed, known, recipe, redo, lambda root, uri: root == "file:///archive")
 
 
 def only(p: Plan) -> tuple[str, str, Sequence[str]]:
