@@ -882,7 +882,7 @@ class Studio:
     def rgb(self, frame: VideoFrame) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(H, W, 3) as decoded, not yet upright."""
         pixels: np.ndarray[Any, np.dtype[np.uint8]]
-        pixels = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # type: ignore[assignment]
+        pixels = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # type: ignore[assignment]  # uint8
         return pixels
 
     def take_rgb(self, ticks: int, upright: np.ndarray[Any, np.dtype[np.uint8]]) -> None:

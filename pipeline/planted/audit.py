@@ -37,7 +37,7 @@ def best_blind_accuracy(items: Sequence[Item], folds: int = 2) -> float:
                     shown[name][value] += 1
                     hit[name][value] += choice == item.question.answer
 
-        def score(item: Item, place: int, hit=hit, shown=shown) -> float:  # type: ignore[no-untyped-def]
+        def score(item: Item, place: int, hit=hit, shown=shown) -> float:  # type: ignore[no-untyped-def]  # bound now
             return sum(
                 math.log((hit[name][value] + 1) / (shown[name][value] + 4)) for name, value in _features(item, place)
             )
