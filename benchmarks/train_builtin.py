@@ -6,7 +6,10 @@ Stage 2, clips: the tower frozen; projector and decoder on eight questions a cli
 caption that lists every thing in order; more frames phase by phase. A throw-away loss asks every projected cell to
 lie near the embeddings of the words that name it.
 
-Resumable: both stages checkpoint into FOLDER and go on from there. `--export` writes what there is to pipeline/builtin.
+Stage 3, which `--stage 3` alone asks for: projector and decoder go on from the weights that ship, on long clips, with
+fresh optimisers and more questions a clip; easy types weigh less.
+
+Resumable: every stage checkpoints into FOLDER and goes on from there. `--export` writes what there is to pipeline/builtin.
 Renders in memory; training needs torch, transformers, safetensors, pillow and numpy.
 """
 
@@ -52,6 +55,9 @@ class Recipe:
         Phase((6, 8, 10), 32, 400),
         Phase((16, 24, 32), 16, 140),
     )
+    stage2_questions: int = 8
+    more_phases: tuple[Phase, ...] = (Phase((12, 16, 24, 32), 16, 600),)
+    more_questions: int = 12
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
     warmup: int = 40
@@ -304,14 +310,33 @@ def clip_loss(
 
 def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
     torch.manual_seed(2)
-    model, naming = new_model(), _Naming()
-    AttentionInterface.register("per_clip", _per_clip_attention)
-    model.model.language_model.set_attn_implementation("per_clip")
-    model.model.vision_tower.set_attn_implementation("eager")
+    model = new_model()
     tower = {k.removeprefix("vision_model."): v for k, v in torch.load(folder / "stage1.pt")["encoder"].items()}
     own = model.model.vision_tower.state_dict()
     prefix = "vision_model." if next(iter(own)).startswith("vision_model.") else ""
     model.model.vision_tower.load_state_dict({k: tower[k.removeprefix(prefix)] for k in own})
+    _train_on_clips(folder / "stage2.pt", model, recipe, recipe.phases, recipe.stage2_questions, ranks)
+
+
+def stage3(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
+    torch.manual_seed(3)
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(BUILTIN / "model", dtype=torch.float32)
+    _train_on_clips(folder / "stage3.pt", model, recipe, recipe.more_phases, recipe.more_questions, ranks)
+
+
+def _train_on_clips(
+    path: Path,
+    model: LlavaOnevisionForConditionalGeneration,
+    recipe: Recipe,
+    phases: tuple[Phase, ...],
+    n_questions: int,
+    ranks: Ranks,
+) -> None:
+    """Train projector and decoder of `model` through `phases`, the tower frozen, checkpointing into `path`."""
+    naming = _Naming()
+    AttentionInterface.register("per_clip", _per_clip_attention)
+    model.model.language_model.set_attn_implementation("per_clip")
+    model.model.vision_tower.set_attn_implementation("eager")
     model.model.vision_tower.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
     # Muon for the matrices inside the decoder and the projector, AdamW for embeddings, norms and biases.
@@ -322,22 +347,22 @@ def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
         _adamw([p for p in parameters if id(p) not in chosen], recipe.stage2_rate, recipe.weight_decay),
     )
     full_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    path, first = folder / "stage2.pt", 0
+    first = 0
     if path.exists():
         state = torch.load(path)
         model.load_state_dict(state["model"])
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         first = state["step"]
-    total = sum(phase.steps for phase in recipe.phases)
+    total = sum(phase.steps for phase in phases)
     began = time.perf_counter()
     hits = {kind: [0, 0] for kind in data.KINDS_OF_TARGET}
     words_of = tokenizer(chat=True)
     for step in range(first, total):
-        phase = _phase_at(step, recipe.phases)
+        phase = _phase_at(step, phases)
         n_frames = phase.frames[step % len(phase.frames)]
-        seed = data.stage_seed("clips", step * ranks.count + ranks.rank)
-        batch = data.clip_batch(seed, phase.batch // ranks.count, n_frames, words_of)
+        seed = data.stage_seed("clips" if path.stem == "stage2" else path.stem, step * ranks.count + ranks.rank)
+        batch = data.clip_batch(seed, phase.batch // ranks.count, n_frames, words_of, n_questions)
         for optimiser, full in zip(optimisers, full_rates, strict=True):
             for group, rate in zip(optimiser.param_groups, full, strict=True):
                 group["lr"] = rate * _rate_at(step, total, recipe)
@@ -357,7 +382,10 @@ def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
             hits = {name: [0, 0] for name in data.KINDS_OF_TARGET}
             seconds = round(time.perf_counter() - began, 1)
             frames = batch.frame_state.shape[1]
-            _log(folder, stage=2, step=step + 1, frames=frames, loss=round(loss.item(), 3), seconds=seconds, **scores)
+            _log(
+                path.parent, stage=int(path.stem[-1]), step=step + 1, frames=frames, loss=round(loss.item(), 3),
+                seconds=seconds, **scores,
+            )  # fmt: skip
         if ranks.rank == 0 and (step % 100 == 99 or step == total - 1):
             _save(path, model=model.state_dict(), optimisers=[o.state_dict() for o in optimisers], step=step + 1)
 
@@ -373,20 +401,22 @@ def thresholds_on_dev(folder: Path, n_items: int = 120) -> dict[str, float]:
 
 def export(folder: Path, destination: Path) -> None:
     """Write what training has reached in the layout the loaders read."""
-    encoder: SiglipModel = new_encoder()
-    encoder.load_state_dict(torch.load(folder / "stage1.pt")["encoder"])
-    save_encoder(encoder, destination / "encoder", {})
-    save_encoder(encoder, destination / "encoder", thresholds_on_dev(destination / "encoder"))
-    if (folder / "stage2.pt").exists():
+    if (folder / "stage1.pt").exists():
+        encoder: SiglipModel = new_encoder()
+        encoder.load_state_dict(torch.load(folder / "stage1.pt")["encoder"])
+        save_encoder(encoder, destination / "encoder", {})
+        save_encoder(encoder, destination / "encoder", thresholds_on_dev(destination / "encoder"))
+    latest = [path for stage in ("stage3.pt", "stage2.pt") if (path := folder / stage).exists()]
+    if latest:
         model = new_model()
-        model.load_state_dict(torch.load(folder / "stage2.pt")["model"])
+        model.load_state_dict(torch.load(latest[0])["model"])
         save_model(model, destination / "model")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and curve.jsonl; resumed from")
-    parser.add_argument("--stage", choices=("1", "2", "all"), default="all")
+    parser.add_argument("--stage", choices=("1", "2", "3", "all"), default="all")
     parser.add_argument("--ranks", type=int, default=2, help="processes of one thread each that share every batch")
     parser.add_argument(
         "--export", action="store_true", help="train nothing, write pipeline/builtin from the checkpoints"
@@ -412,6 +442,8 @@ def _train(rank: int, folder: Path, stage: str, count: int) -> None:
         torch.distributed.barrier()  # stage 2 reads what rank 0 of stage 1 wrote
     if stage in ("2", "all"):
         stage2(folder, recipe, ranks)
+    if stage == "3":
+        stage3(folder, recipe, ranks)
 
 
 if __name__ == "__main__":
