@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from pipeline import staging
 from pipeline.errors import IndexLocked, JobError
 from pipeline.index import SNAPSHOT, Encoder, Index, Snapshot, schema_of
-from pipeline.schemas import CONTENT_TABLES, TABLES
+from pipeline.schemas import CONTENT_TABLES, TABLES, with_newer_columns
 from pipeline.staging import Rows
 from pipeline.storage import TEMP_FOLDER
 
@@ -279,7 +279,7 @@ def _group_rows(index: Index, plan: Plan, number: int) -> Rows:
     schemas = Snapshot(encoder=plan.encoder)
     rows: Rows = {}
     for table in COMMITTED_TABLES:
-        parts = [item.pop(table).cast(schema_of(schemas, table)) for item in items if table in item]
+        parts = [with_newer_columns(item.pop(table), schema_of(schemas, table)) for item in items if table in item]
         if parts and sum(map(len, parts)):
             rows[table] = pa.concat_tables(parts)
     return rows

@@ -138,7 +138,7 @@ def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress
         w.receipts.append(receipt)
         is_last = len(w.receipts) == len(w.items)
         progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
-    asked = [item for w in work.values() for item in writer.questions_of(w, workers.question_vectors)]
+    asked = [item for w in work.values() for item in writer.questions_of(w, workers.questions)]
     for receipt in staged_or_run(asked, writer, workers):
         work[receipt.video_id].answers.append(receipt)
     writer.commit_wave(list(work.values()))

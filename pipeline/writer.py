@@ -1,6 +1,6 @@
 """The driver's pen: it cuts videos into items before the work, and turns receipts into commits after it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from pipeline import ledger
 from pipeline.again import again_items, answer_items
 from pipeline.commits import Drops, commit, drop_everywhere
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.index import Encoder as IndexEncoder
 from pipeline.index import Index
 from pipeline.items import Failure, Item, Probed, Receipt, Source, cut_into_items
@@ -19,8 +19,6 @@ from pipeline.plan import Plan, Todo
 from pipeline.prepare import Prepared
 from pipeline.report import Stopwatch
 from pipeline.staging import decode_item, staged_path
-
-QuestionVectors = Callable[[], Mapping[str, FloatArray]]
 
 
 @dataclass
@@ -107,14 +105,14 @@ class Writer:
             return []
         return cut_into_items(w.probed, w.todo.stages, self.recipe.fingerprints, CLIPS_PER_ITEM)
 
-    def questions_of(self, w: Work, question_vectors: QuestionVectors) -> list[Item]:
+    def questions_of(self, w: Work, embedded: Callable[[], Questions]) -> list[Item]:
         """Questions on a whole video that its own items could not answer: it has several, or its clips are stored."""
         stages = [s for s in w.todo.stages if s.startswith("answer:") and s.endswith(":video")]
         staged_ok = [r for r in w.receipts if r.is_staged]
         if not stages or (w.todo.mode == "index" and (len(w.items) < 2 or not staged_ok)):
             return []
         clips, segments = self.stored_rows(w) if w.todo.mode == "again" else self._staged_rows(staged_ok)
-        vectors = question_vectors()
+        vectors = embedded().vectors
         questions = {stage: vectors[stage] for stage in stages}
         return answer_items(w.source, clips, segments, questions, self.recipe.fingerprints)
 
