@@ -176,7 +176,7 @@ def _refuse_other_recipe(index: Index, recipe: Recipe) -> None:
 
 
 def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[str, dict[str, str]], Questions | None]:
-    """What each question is asked of: stage -> {video_id or clip_id: video_id}; and the vectors, if choosing took them."""
+    """What each question is asked of: stage -> {video_id or clip_id: video_id}; and vectors, if choosing took them."""
     rows = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
     names = asking.filterable.names
     if asking.scope == "clip":
