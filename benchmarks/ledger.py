@@ -93,7 +93,7 @@ def wave(folder: str) -> int:
 
 
 def nothing_new(folder: str) -> int:
-    report = run_index(prepare(job(folder)), ClusterOptions(), "index", lambda line: None)
+    report = run_index(prepare(job(folder)), ClusterOptions(), "index", lambda line, /, **facts: None)
     return report.listed
 
 

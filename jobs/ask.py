@@ -21,20 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from jobs import cli
-from jobs.index import BUILTIN_WARNING
+from jobs.index import BUILTIN_WARNING, add_where_it_runs, cluster_of
 from pipeline.ask import Asking, AskReport, prepare_ask, run_ask
 from pipeline.choices import with_choices
 from pipeline.errors import UsageError
-from pipeline.pools import ClusterOptions
+from pipeline.progress import Say
 
 SHOWN = 50
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(lambda: _ask(_parser().parse_args(argv)))
+    args = _parser().parse_args(argv)
+    say = cli.say_of(args)
+    return cli.run(lambda: _ask(args, say), say)
 
 
-def _ask(args: argparse.Namespace) -> int:
+def _ask(args: argparse.Namespace, say: Say) -> int:
     asking = Asking(
         index=args.index,
         questions=tuple([*args.question, *(_questions_in(args.questions) if args.questions else [])]),
@@ -47,16 +49,15 @@ def _ask(args: argparse.Namespace) -> int:
         device=args.device,
     )
     prepared = prepare_ask(asking, args.thresholds)
-    cluster = ClusterOptions(args.address, args.num_cpus, args.num_gpus, args.shared_filesystem)
-    report = run_ask(asking, prepared, cluster, lambda line: print(line, file=sys.stderr, flush=True))
+    report = run_ask(asking, prepared, cluster_of(args), say)
     for question in dict.fromkeys(row["question"] for row in report.answers if row["question_truncated"]):
-        print(f"note: too long for the encoder, evidence is of its beginning: {_plain(question)}", file=sys.stderr)
+        say(f"note: too long for the encoder, evidence is of its beginning: {_plain(question)}")
     if args.json:
         print(json.dumps({"run_id": report.run_id, "answers": report.answers}))
     else:
         print("\n".join(_lines(report)))
     if prepared.config.model == "builtin":
-        print(f"note: {BUILTIN_WARNING}", file=sys.stderr)
+        say(f"note: {BUILTIN_WARNING}")
     return 0
 
 
@@ -141,10 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="all answers as one JSON object, instead of lines")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the models run")
-    parser.add_argument("--address", help="Ray cluster to join (default: RAY_ADDRESS, else a Ray of its own)")
-    parser.add_argument("--num-cpus", type=int, metavar="N", help="cores of a Ray of its own (default: all)")
-    parser.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of a Ray of its own (default: all)")
-    parser.add_argument("--shared-filesystem", action="store_true", help="every node sees local paths as this one does")
+    add_where_it_runs(parser)
     return parser
 
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs import cli
-from jobs.index import add_where_it_runs, cluster_of, say, stop_on_signals
+from jobs.index import add_where_it_runs, cluster_of, say_end, stop_on_signals
 from pipeline.index import Index
 from pipeline.prepare import prepare
+from pipeline.progress import Say
 from pipeline.retry import last_config, to_retry
 from pipeline.run import run_index
 
@@ -43,10 +44,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return cli.run(lambda: _retry(args))
+    say = cli.say_of(args)
+    return cli.run(lambda: _retry(args, say), say)
 
 
-def _retry(args: argparse.Namespace) -> int:
+def _retry(args: argparse.Namespace, say: Say) -> int:
     index = Index.open(args.index)
     chosen = to_retry(index, args.where)
     if not chosen.num_rows:
@@ -61,9 +63,9 @@ def _retry(args: argparse.Namespace) -> int:
         print("\n".join(f"  {uri}" for uri in sorted(chosen["uri"].to_pylist())))
         return 0
     prepared = prepare(replace(last_config(index), output=index.url, redo=None, limit=None), args.thresholds)
-    stop_on_signals()
+    stop_on_signals(say)
     report = run_index(prepared, cluster_of(args), "retry", say, frozenset(chosen["video_id"].to_pylist()))
-    print(report)
+    say_end(report, say)
     return report.exit_code
 
 

@@ -5,7 +5,7 @@ stage (workers.py, the only file that knows Ray; stages.py, what each worker doe
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.commits import roll_forward, storage_trouble
@@ -19,7 +19,7 @@ from pipeline.lock import index_lock
 from pipeline.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, plan_run
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import Prepared
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Say
 from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publish
 from pipeline.schemas import videos_schema
 from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 WAVE_VIDEOS = 1000
 """A wave loads each model once and ends in a commit: large enough to make loading cheap, small enough for a driver."""
-
-Say = Callable[[str], None]
 
 
 def run_index(
@@ -53,7 +51,7 @@ def run_index(
         refuse_other_encoder(prepared, index)
         for complaint in (complaint for root in listing.roots for complaint in root.complaints):
             say(f"warning: {complaint}; what is missing there is not taken for deleted")
-        say(plan_line(plan, listing.table.num_rows))
+        say(plan_line(plan, listing.table.num_rows), event="plan", run_id=run_id)
         writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
         writer.commit_without_work(plan)
         if plan.todo:
@@ -112,8 +110,9 @@ def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> None
     order = _newest_first(plan.todo, writer.prepared)
     taken, left = order[: config.limit], order[config.limit :] if config.limit is not None else []
     started = time.monotonic()
-    with Workers(cluster, config, writer.setup()) as workers, Progress(len(taken)) as progress:
+    with Workers(cluster, config, writer.setup()) as workers, Progress(len(taken), say) as progress:
         say(f"pools: {workers.pools}")
+        progress.staffed(workers.pools.of_stages)
         while taken:
             if config.budget_s is not None and time.monotonic() - started >= config.budget_s:
                 left = [*taken, *left]
@@ -136,11 +135,13 @@ def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress
     for receipt in staged_or_run([item for w in work.values() for item in w.items], writer, workers):
         w = work[receipt.video_id]
         w.receipts.append(receipt)
+        progress.worked(receipt.seconds)
         is_last = len(w.receipts) == len(w.items)
         progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
     asked = [item for w in work.values() for item in writer.questions_of(w, workers.questions)]
     for receipt in staged_or_run(asked, writer, workers):
         work[receipt.video_id].answers.append(receipt)
+        progress.worked(receipt.seconds)
     writer.commit_wave(list(work.values()))
 
 
