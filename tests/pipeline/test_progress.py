@@ -43,8 +43,14 @@ def test_the_same_as_json(clock: list[float], capsys: pytest.CaptureFixture[str]
     assert said.pop("at").endswith("+00:00")
     assert said.pop("text").startswith("1/2 videos, 3 clips, 1 failed")
     assert said == {
-        **{"event": "progress", "videos": 1, "total": 2, "clips": 3, "failed": 1},
-        **{"elapsed_s": 60.0, "left_s": 60.0, "busy": {"decode": 0.5}},
+        "event": "progress",
+        "videos": 1,
+        "total": 2,
+        "clips": 3,
+        "failed": 1,
+        "elapsed_s": 60.0,
+        "left_s": 60.0,
+        "busy": {"decode": 0.5},
     }
 
 
