@@ -110,12 +110,7 @@ def _plain(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.ask",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("ask", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="may be repeated")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, or a .csv")

@@ -1,4 +1,4 @@
-"""What every job's command line shares: how it speaks, and how it ends."""
+"""What every job's command line shares: what it takes, how it speaks, and how it ends."""
 
 import argparse
 from collections.abc import Callable
@@ -16,6 +16,16 @@ def run(job: Callable[[], int], say: Say = say_plainly) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def parser(job: str, description: str | None) -> argparse.ArgumentParser:
+    """A job's command line: its module's docstring as it stands, and no flag by half its name."""
+    return argparse.ArgumentParser(
+        prog=f"python -m jobs.{job}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def add_log_format(group: argparse._ActionsContainer) -> None:

@@ -23,12 +23,7 @@ from pipeline.run import run_index
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.retry",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("retry", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument(
         "--where",
