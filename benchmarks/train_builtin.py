@@ -57,7 +57,7 @@ class Recipe:
         Phase((16, 24, 32), 16, 140),
     )
     stage2_questions: int = 8
-    more_phases: tuple[Phase, ...] = (Phase((6, 8, 10), 32, 200), Phase((12, 16, 24, 32), 16, 900))
+    more_phases: tuple[Phase, ...] = (Phase((6, 8, 10), 32, 200), Phase((12, 16, 24, 32), 16, 600))
     more_questions: int = 12
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
@@ -234,10 +234,9 @@ class _Naming(nn.Module):
             logits = unit @ embedding[names].float().T
             for where in (covered, ~covered):
                 loss = loss + 0.5 * F.cross_entropy(logits[where], truth[..., axis][where])
-        empty = truth[..., 0] == 0
         for names, room in zip(self.rooms, rooms.unbind(-1), strict=True):
-            logits = unit @ embedding[names].float().T
-            loss = loss + 0.5 * F.cross_entropy(logits[empty], room[:, None].expand_as(empty)[empty])
+            logits = unit @ embedding[names].float().T  # a thing tells its room too: "in the navy room, ..."
+            loss = loss + 0.5 * F.cross_entropy(logits.flatten(0, 1), room.repeat_interleave(cells.shape[1]))
         where_it_is = torch.arange(GRID * GRID).expand(len(cells), -1)
         row, column = self.place(unit).split(GRID, -1)
         loss = loss + 0.5 * F.cross_entropy(row.flatten(0, 1), (where_it_is // GRID).flatten())
