@@ -34,7 +34,6 @@ from pipeline.report import RunReport, Stopwatch, new_run_id, publish
 from pipeline.run import WAVE_VIDEOS, staged_or_run
 from pipeline.schemas import clips_schema
 from pipeline.search import best_relevance, encoder_of, filterable_schema, with_videos
-from pipeline.staging import clear_staging
 from pipeline.standing import keep_standing
 from pipeline.storage import is_s3
 from pipeline.types import Bounds
@@ -158,7 +157,6 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         if pending:
             vectors = vectors or _question_vectors(writer)
             failed = _work(pending, writer, vectors, abstain_below, cluster, say)
-            clear_staging(index.storage)
         if asking.standing:
             keep_standing(index, asking.stages)
         config = replace(prepared.config, questions=asking.questions)
@@ -272,7 +270,7 @@ def _work(
         workers: Workers | None = None
         for first in range(0, len(pending), WAVE_VIDEOS):
             wave = pending[first : first + WAVE_VIDEOS]
-            work = [_begin(p, writer, vectors, abstain_below) for p in wave]
+            work = _begin(wave, writer, vectors, abstain_below)
             items = [item for w in work for item in w.items]
             if items and workers is None:
                 workers = stack.enter_context(_workers(writer, cluster))
@@ -293,14 +291,23 @@ def _workers(writer: Writer, cluster: ClusterOptions) -> "Workers":
     return Workers(cluster, writer.prepared.config, writer.setup())
 
 
-def _begin(p: _Pending, writer: Writer, vectors: Vectors, abstain_below: float) -> Work:
+def _begin(wave: Sequence[_Pending], writer: Writer, vectors: Vectors, abstain_below: float) -> list[Work]:
+    ids = pa.array([p.video["video_id"] for p in wave])
+    rows = pc.index_in(ids, writer.prepared.listing.table["video_id"].combine_chunks()).to_pylist()
+    todos = [Todo(row, "again", "answer", tuple(sorted(p.whole)), 0) for row, p in zip(rows, wave, strict=True)]
+    work = writer.begin(todos)
+    asked_of = {p.video["video_id"]: p for p in wave}
+    for w, clips, segments in writer.stored(work):
+        _cut(asked_of[w.source.video_id], w, clips, segments, writer, vectors, abstain_below)
+    return work
+
+
+def _cut(
+    p: _Pending, w: Work, clips: pa.Table, segments: pa.Table, writer: Writer, vectors: Vectors, abstain_below: float
+) -> None:
     """One video: what nothing in it is relevant to is staged here and now, the rest becomes items."""
     from pipeline.abstain import nearest, stage_abstentions
 
-    rows = writer.prepared.listing.table["video_id"]
-    row = pc.index(rows, p.video["video_id"]).as_py()
-    w = writer.begin(Todo(row, "again", "answer", tuple(sorted(p.whole)), 0))
-    clips, segments = writer.stored_rows(w)
     segments = segments.sort_by([("clip_id", "ascending"), ("segment_index", "ascending")])
     places = _places(clips, segments)
     abstained, asked = [], dict[str, list[str | None]]()
@@ -314,7 +321,6 @@ def _begin(p: _Pending, writer: Writer, vectors: Vectors, abstain_below: float) 
     w.items = list(_items(w, clips, segments, asked, vectors, writer.recipe))
     dim = segments.schema.field("embedding").type.list_size
     w.answers += stage_abstentions(writer.index.storage, w.source, abstained, writer.setup(), dim)
-    return w
 
 
 def _places(clips: pa.Table, segments: pa.Table) -> dict[str | None, "Place"]:

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,9 @@ from pipeline.items import (
 from pipeline.pools import ClusterOptions, Node, Pools, plan_pools
 from pipeline.stages import DecodeStage, ProbeStage, stage_item
 from pipeline.storage import is_s3
+
+REACH_S = 20.0
+"""A head node that does not take a connection for so long is taken for absent."""
 
 
 class Workers:
@@ -134,24 +138,36 @@ def _start_ray(cluster: ClusterOptions) -> None:
     """Join the cluster, or start a Ray of our own. Ray takes over SIGTERM as it starts: the caller's handlers stay."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    if address is None:
-        ray.init(
-            address="local",
-            num_cpus=cluster.num_cpus,
-            num_gpus=cluster.num_gpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=cluster.num_cpus,
+                num_gpus=cluster.num_gpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            _reach(address)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # whatever keeps Ray from starting comes as RuntimeError, OSError or a bare Exception
+        what = "does not start on this machine" if address is None else f"cannot be joined at {address}"
+        raise JobError(f"Ray {what}: {type(error).__name__}: {error}") from error
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said once, by the job
+
+
+def _reach(address: str) -> None:
+    """Where nobody listens Ray waits for minutes. OSError when `address` names a host and port that do not answer."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _dataset(rows: list[pa.Table]) -> Any:
