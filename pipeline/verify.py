@@ -216,6 +216,9 @@ RULES = {
     "an answer names its clip exactly when a clip was asked": """
         SELECT video_id, question_id, scope, clip_id FROM answers
         WHERE scope NOT IN ('video', 'clip') OR (scope = 'clip') <> (clip_id IS NOT NULL)""",
+    "an answer abstained below the threshold it records": """
+        SELECT video_id, question_id, relevance, abstain_below FROM answers
+        WHERE abstained AND relevance >= abstain_below""",
     "n_segments and n_frames of a clip are those of its segments": """
         SELECT c.clip_id, n_segments, coalesce(n, 0) AS segments, n_frames, coalesce(frames, 0) AS frames
         FROM clips c LEFT JOIN (

@@ -6,7 +6,7 @@ import re
 import secrets
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 # Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
@@ -23,7 +23,7 @@ import ray
 
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.errors import JobError, UsageError
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.items import (
     Item,
     Probed,
@@ -103,13 +103,13 @@ class Workers:
         )
         yield from map(receipt_from_record, _records(rows))
 
-    def question_vectors(self) -> Mapping[str, FloatArray]:
-        """Unit vectors of the recipe's questions by stage, made on a worker: the driver loads no model."""
+    def questions(self) -> Questions:
+        """The recipe's questions as the encoder sees them, made on a worker: the driver loads no model."""
         from pipeline.describe_stage import embed_questions
 
         remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
-        vectors: Mapping[str, FloatArray] = ray.get(remote.remote(self._setup))
-        return vectors
+        questions: Questions = ray.get(remote.remote(self._setup))
+        return questions
 
 
 class _Attempts:
