@@ -82,6 +82,7 @@ class Video:
         try:
             self.container = av.open(
                 self._file(),
+                "r",
                 format=self.told.demuxer,
                 metadata_errors="ignore",
                 options={"protocol_whitelist": "file"} | limit,

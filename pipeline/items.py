@@ -320,9 +320,10 @@ def receipt_record(receipt: Receipt) -> dict[str, Any]:
 
 
 def receipt_from_record(record: dict[str, Any]) -> Receipt:
+    record = {"bytes_read": None} | record  # staged by a version that did not know it
     failure = record["failure"]
     return Receipt(
-        **{name: record.get(name) for name in RECEIPT_SCHEMA.names if name not in ("failure", "seconds")},
+        **{name: record[name] for name in RECEIPT_SCHEMA.names if name not in ("failure", "seconds")},
         failure=None if failure is None else Failure(**failure),
         seconds={pair["stage"]: pair["seconds"] for pair in record["seconds"]},
     )

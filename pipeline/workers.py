@@ -19,6 +19,8 @@ if os.environ["RAY_AUTH_MODE"] == "token" and not (
 
 import pyarrow as pa
 import ray
+from ray.util import metrics
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.errors import JobError, UsageError
@@ -53,7 +55,10 @@ class Workers:
         ]
         self.pools = plan_pools(nodes)
         _refuse_impossible(self._config, self._cluster, nodes, self.pools)
-        self._attempts = ray.remote(num_cpus=0)(_Attempts).remote()
+        # Beside the driver: a node that is lost must not take along what was counted on the others.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._attempts = ray.remote(num_cpus=0, scheduling_strategy=here)(_Attempts).remote()
+        self._metrics = _Metrics()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -97,7 +102,13 @@ class Workers:
                 num_cpus=0,
             )
         )
-        yield from map(receipt_from_record, _records(rows))
+        for receipt in map(receipt_from_record, _records(rows)):
+            self._metrics.add_item(receipt)
+            yield receipt
+
+    def count_videos(self, statuses: Mapping[str, int]) -> None:
+        """Committed videos, for whoever scrapes this cluster's metrics."""
+        self._metrics.add_videos(statuses)
 
     def question_vectors(self) -> Mapping[str, FloatArray]:
         """Unit vectors of the recipe's questions by stage, made on a worker: the driver loads no model."""
@@ -106,6 +117,26 @@ class Workers:
         remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
         vectors: Mapping[str, FloatArray] = ray.get(remote.remote(self._setup))
         return vectors
+
+
+class _Metrics:
+    """What Prometheus finds at every node's metrics port, as ray_adatp_*: counters of the driver, from zero each run."""
+
+    def __init__(self) -> None:
+        self._videos = metrics.Counter("adatp_videos", "Videos committed by this run.", tag_keys=("status",))
+        self._clips = metrics.Counter("adatp_clips", "Clips that have rows.")
+        self._busy = metrics.Counter("adatp_stage_busy_seconds", "Seconds of work, all workers.", tag_keys=("stage",))
+
+    def add_item(self, receipt: Receipt) -> None:
+        if receipt.n_clips:
+            self._clips.inc(receipt.n_clips)
+        for stage, seconds in receipt.seconds.items():
+            if seconds > 0:
+                self._busy.inc(seconds, {"stage": stage})
+
+    def add_videos(self, statuses: Mapping[str, int]) -> None:
+        for status, n in statuses.items():
+            self._videos.inc(n, {"status": status})
 
 
 class _Attempts:

@@ -1,5 +1,6 @@
 """The driver's pen: it cuts videos into items before the work, and turns receipts into commits after it."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -145,7 +146,8 @@ class Writer:
         )
         self._commit(_Step(rows=[row for row in rows if row is not None]))
 
-    def commit_wave(self, work: Sequence[Work]) -> None:
+    def commit_wave(self, work: Sequence[Work]) -> dict[str, int]:
+        """One commit of finished videos; returns how many came out with which status."""
         outcomes = [
             ledger.Outcome(
                 w.listed, w.todo, w.probed, w.items, w.receipts, w.answers, w.before, self.recipe.fingerprints
@@ -163,7 +165,9 @@ class Writer:
                 self.watch.add(stage, seconds)
         inputs = [r.item_key for outcome in outcomes for r in ledger.kept_receipts(outcome) if r.is_staged]
         self._commit(_Step(inputs, rows, errors, _superseded(work, outcomes)))
-        self.n_failed += sum(row["status"] in ("failed", "quarantined") for row in rows)
+        statuses = Counter(row["status"] for row in rows)
+        self.n_failed += statuses["failed"] + statuses["quarantined"]
+        return dict(statuses)
 
     def finish(self) -> None:
         """Commit what was held back: an index changes its encoder in one step, and keeps no vector of the old one."""
