@@ -3,9 +3,9 @@
     python -m jobs.night --address http://head:8265 -- s3://bucket/videos --output s3://bucket/index --budget 6h
     python -m jobs.night --rayjob rayjob.yaml          # in Kubernetes: KubeRay makes the cluster and removes it
 
-What stands after `--` goes to jobs.index. The submission id is the prefix and the date, so a second start on the same day
-follows the first and starts nothing. The job's own terminal status decides: the log tail of `ray job submit` may end
-early, and exits 0 when the job was stopped.
+What stands after `--` goes to jobs.index. The submission id is the prefix and the date: a second start on the same day
+follows the first and starts nothing. The job's own terminal status decides: the log tail of `ray job submit` may
+end early, and exits 0 when the job was stopped.
 
 Exit codes: those of jobs.index where the cluster knows them; 143 the job was stopped; 124 it was still running at
 --deadline, and was stopped; 1 it failed otherwise, or the cluster did not answer for ten minutes.

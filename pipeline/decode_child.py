@@ -189,7 +189,7 @@ class Video:
 
 
 class HeaderOnly(Video):
-    """An indexed video of which no more than the header is read: its packets have times and places, and zeros for bytes."""
+    """An indexed video of which only the header is read: its packets have times and places, and zeros for bytes."""
 
     def __init__(self, video: Video) -> None:
         super().__init__(video.path, video.bounds, video.beat, video.need)

@@ -1,8 +1,8 @@
 """Videos in S3, read as far as they are needed: a sparse local file that fills as its decoder reads.
 
 The decode child has no network and no credentials. It reads the sparse file by its path; before it reads where nothing
-has been fetched yet, it says so to its owner over the pipe, and the owner fetches (`RemoteCopy.fill`). Nothing is fetched
-twice, so a container that must be read from end to end costs one whole copy and no more.
+has been fetched yet, it says so to its owner over the pipe, and the owner fetches (`RemoteCopy.fill`). Nothing is
+fetched twice: a container that must be read from end to end costs one whole copy and no more.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ class RemoteCopy:
         self._file.close()
 
     def fill(self, start: int, end: int) -> tuple[int, int]:
-        """See that bytes [start, end) are there; returns the range around them that is. Reads ahead in a straight run."""
+        """See that bytes [start, end) are there; returns the range around them that is. Reads ahead in a run."""
         if self.size == 0:
             return 0, 0
         first = min(max(start, 0), self.size - 1) // BLOCK_BYTES

@@ -26,9 +26,9 @@ from pipeline.items import (
     probed_to_row,
     source_from_row,
 )
+from pipeline.remote import RemoteCopy
 from pipeline.sampling import parse_sampling, plan_clips
 from pipeline.staging import stage
-from pipeline.remote import RemoteCopy
 from pipeline.storage import open_storage
 from pipeline.types import Bounds, Decoded, ResizeRecipe
 

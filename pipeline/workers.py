@@ -120,7 +120,7 @@ class Workers:
 
 
 class _Metrics:
-    """What Prometheus finds at every node's metrics port, as ray_adatp_*: counters of the driver, from zero each run."""
+    """What Prometheus finds at the driver's node, as ray_adatp_*: counters that start from zero with each run."""
 
     def __init__(self) -> None:
         self._videos = metrics.Counter("adatp_videos", "Videos committed by this run.", tag_keys=("status",))

@@ -1,4 +1,4 @@
-"""Long videos in seconds: a short piece is encoded once and its packets are written again and again, later each time."""
+"""Long videos in seconds: a short piece is encoded once, its packets are written again and again, each time later."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def render_piece(path: Path, seconds: int, fps: int, size: tuple[int, int], bit_rate: int, gop_s: int) -> Path:
-    """H.264 in MP4 with B-frames at about `bit_rate`: drifting noise below a bar that moves. Closed groups of pictures."""
+    """H.264 in MP4, B-frames, about `bit_rate`: drifting noise, and a bar that moves. Closed groups of pictures."""
     rng = np.random.default_rng(7)
     width, height = size
     noise = rng.integers(0, 256, (height // 4, width // 4 + 4 * seconds * fps, 3), dtype=np.uint8)
@@ -43,7 +43,7 @@ def repeat(piece: Path, path: Path, times: int, options: dict[str, str] | None =
                     stream = output.add_stream_from_template(video)
                 shift = turn * int(source.duration / 1e6 / video.time_base)  # type: ignore[operator]  # both are set
                 for packet in source.demux(video):
-                    if packet.dts is None:
+                    if packet.pts is None or packet.dts is None:
                         continue
                     packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
                     output.mux(packet)

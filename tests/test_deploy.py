@@ -1,5 +1,5 @@
-"""deploy/ without Docker and without Kubernetes: every key is one we know at its level, numbers fit each other, and a typo
-in each file is caught.
+"""deploy/ without Docker and without Kubernetes: every key is one we know at its level, numbers fit each other, and a
+typo in each file is caught.
 
 The keys are a list of our own, of the fields these files use (KubeRay 1.7, Kubernetes batch/v1 and core/v1): stricter
 than the real schemas, and no substitute for `kubectl apply --dry-run=server` on a real cluster.
