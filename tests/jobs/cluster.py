@@ -10,7 +10,6 @@ import os
 import secrets
 import shlex
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 
 from tests.jobs.conftest import ROOT
-from tests.s3 import BUCKET, s3_server, variables_set
+from tests.s3 import BUCKET, free_ports, s3_server, variables_set
 
 TERMINAL = {"SUCCEEDED", "FAILED", "STOPPED"}
 WAIT_S = 400.0
@@ -116,14 +115,6 @@ def local_cluster(n_workers: int = 2) -> Iterator[LocalCluster]:
         finally:
             nodes.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(n)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _client(address: str) -> JobSubmissionClient:
