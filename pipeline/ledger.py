@@ -78,6 +78,7 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
         probe=probe,
         decoder=next((r.decoder for r in outcome.receipts if r.decoder is not None), None),
         coverage=coverage,
+        bytes_read=_bytes_read(outcome),
         n_clips=_planned_clips(outcome),
         error_class=failures[0].error_class if failures else None,
         attempts=attempts,
@@ -184,6 +185,14 @@ def _planned_clips(outcome: Outcome) -> int:
     return sum(r.n_clips if r.failure is None else planned[r.item_key] for r in outcome.receipts)
 
 
+def _bytes_read(outcome: Outcome) -> int | None:
+    """What probe and items fetched from remote storage, items that an earlier run staged included."""
+    parts = [outcome.probed.bytes_read if outcome.probed is not None else None]
+    parts += [receipt.bytes_read for receipt in (*outcome.receipts, *outcome.answers)]
+    found = [part for part in parts if part is not None]
+    return sum(found) if found else None
+
+
 def _coverage(outcome: Outcome) -> float | None:
     """Mean over the items of decoded span over demuxed span, weighted by their length; a failed item covers nothing."""
     spans = {item.key: item.clips[-1].end_s - item.clips[int(item.has_context)].start_s for item in outcome.items}
@@ -204,6 +213,7 @@ def _record(
     probe: Probe | None = None,
     decoder: str | None = None,
     coverage: float | None = None,
+    bytes_read: int | None = None,
     n_clips: int | None = None,
     error_class: str | None = None,
 ) -> Record:
@@ -212,6 +222,7 @@ def _record(
         **({} if probe is None else _probe_columns(probe)),
         "decoder": decoder,
         "decode_coverage": coverage,
+        "bytes_read": bytes_read,
         "n_clips": n_clips,
         "status": status,
         "error_class": error_class,

@@ -5,6 +5,7 @@ stage (workers.py, the only file that knows Ray; stages.py, what each worker doe
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -108,25 +109,29 @@ def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> int:
     """Waves of videos, newest first, until none is left or the budget is spent. Returns how many are left."""
     from pipeline.workers import Workers  # seconds of import that a run with nothing to do never pays
 
-    config = writer.prepared.config
+    config, watch = writer.prepared.config, writer.watch
     order = _newest_first(plan.todo, writer.prepared)
     taken, left = order[: config.limit], order[config.limit :] if config.limit is not None else []
-    started = time.monotonic()
+    cut: list[Todo] = []
     with Workers(cluster, config, writer.setup()) as workers, Progress(len(taken)) as progress:
         say(f"pools: {workers.pools}")
-        while taken:
-            if config.budget_s is not None and time.monotonic() - started >= config.budget_s:
-                left = [*taken, *left]
-                break
+        watch.begin_work(workers.pools)
+        deadline = watch.deadline(config, workers.pools)
+        while taken and not _is_past(deadline):
             wave, taken = taken[:WAVE_VIDEOS], taken[WAVE_VIDEOS:]
-            _run_wave(wave, writer, workers, progress)
-    if left:
-        say(f"{len(left)} videos are left for a later run")
+            cut = _run_wave(wave, writer, workers, progress, deadline)
+        watch.end_work()
+    if left := [*cut, *taken, *left]:
+        spent = "the budget is spent; " if _is_past(deadline) else ""
+        say(f"{spent}{len(left)} videos are left for a later run")
         writer.commit_pending(left)
     return len(left)
 
 
-def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress: Progress) -> None:
+def _run_wave(
+    wave: Sequence[Todo], writer: Writer, workers: "Workers", progress: Progress, deadline: float | None
+) -> list[Todo]:
+    """One wave and its commit. What the deadline cut off is returned; its finished items stay staged."""
     work = {w.source.video_id: w for w in writer.begin(wave)}
     for probed in workers.probe([w.source for w in work.values() if w.todo.mode == "index"]):
         work[probed.source.video_id].probed = probed
@@ -134,15 +139,32 @@ def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress
     for w in work.values():
         if not w.items:
             progress.add(1, 0, failed=int(w.probed is not None))
-    for receipt in staged_or_run([item for w in work.values() for item in w.items], writer, workers):
+    for receipt in _until(deadline, staged_or_run([item for w in work.values() for item in w.items], writer, workers)):
         w = work[receipt.video_id]
         w.receipts.append(receipt)
         is_last = len(w.receipts) == len(w.items)
         progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
-    asked = writer.questions(list(work.values()), workers.questions)
-    for receipt in staged_or_run(list(asked), writer, workers):
+    done = {video_id: w for video_id, w in work.items() if len(w.receipts) == len(w.items)}
+    asked = list(writer.questions(list(done.values()), workers.questions))
+    n_asked = Counter(item.source.video_id for item in asked)
+    for receipt in _until(deadline, staged_or_run(asked, writer, workers)):
         work[receipt.video_id].answers.append(receipt)
-    writer.commit_wave(list(work.values()))
+    done = {video_id: w for video_id, w in done.items() if len(w.answers) == n_asked[video_id]}
+    statuses = writer.commit_wave(list(done.values()))
+    workers.count_videos(statuses)
+    return [w.todo for video_id, w in work.items() if video_id not in done]
+
+
+def _until(deadline: float | None, receipts: Iterator[Receipt]) -> Iterator[Receipt]:
+    """Receipts until the deadline has passed: what is on its way then is given up."""
+    for receipt in receipts:
+        yield receipt
+        if _is_past(deadline):
+            return
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> Iterator[Receipt]:

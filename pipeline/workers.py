@@ -6,7 +6,7 @@ import re
 import secrets
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
@@ -20,6 +20,8 @@ if os.environ["RAY_AUTH_MODE"] == "token" and not (
 
 import pyarrow as pa
 import ray
+from ray.util import metrics
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.errors import JobError, UsageError
@@ -57,7 +59,10 @@ class Workers:
         ]
         self.pools = plan_pools(nodes)
         _refuse_impossible(self._config, self._cluster, nodes, self.pools)
-        self._attempts = ray.remote(num_cpus=0)(_Attempts).remote()
+        # Beside the driver: a node that is lost must not take along what was counted on the others.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._attempts = ray.remote(num_cpus=0, scheduling_strategy=here)(_Attempts).remote()
+        self._metrics = _Metrics()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -101,7 +106,13 @@ class Workers:
                 num_cpus=0,
             )
         )
-        yield from map(receipt_from_record, _records(rows))
+        for receipt in map(receipt_from_record, _records(rows)):
+            self._metrics.add_item(receipt)
+            yield receipt
+
+    def count_videos(self, statuses: Mapping[str, int]) -> None:
+        """Committed videos, for whoever scrapes this cluster's metrics."""
+        self._metrics.add_videos(statuses)
 
     def questions(self) -> Questions:
         """The recipe's questions as the encoder sees them, made on a worker: the driver loads no model."""
@@ -110,6 +121,26 @@ class Workers:
         remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
         questions: Questions = ray.get(remote.remote(self._setup))
         return questions
+
+
+class _Metrics:
+    """What Prometheus finds at the driver's node, as ray_adatp_*: counters that start from zero with each run."""
+
+    def __init__(self) -> None:
+        self._videos = metrics.Counter("adatp_videos", "Videos committed by this run.", tag_keys=("status",))
+        self._clips = metrics.Counter("adatp_clips", "Clips that have rows.")
+        self._busy = metrics.Counter("adatp_stage_busy_seconds", "Seconds of work, all workers.", tag_keys=("stage",))
+
+    def add_item(self, receipt: Receipt) -> None:
+        if receipt.n_clips:
+            self._clips.inc(receipt.n_clips)
+        for stage, seconds in receipt.seconds.items():
+            if seconds > 0:
+                self._busy.inc(seconds, {"stage": stage})
+
+    def add_videos(self, statuses: Mapping[str, int]) -> None:
+        for status, n in statuses.items():
+            self._videos.inc(n, {"status": status})
 
 
 class _Attempts:

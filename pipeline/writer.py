@@ -1,5 +1,6 @@
 """The driver's pen: it cuts videos into items before the work, and turns receipts into commits after it."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -170,7 +171,8 @@ class Writer:
         )
         return ledger.videos_table([record for record in records if record is not None])
 
-    def commit_wave(self, work: Sequence[Work]) -> None:
+    def commit_wave(self, work: Sequence[Work]) -> dict[str, int]:
+        """One commit of finished videos; returns how many came out with which status."""
         outcomes = [
             ledger.Outcome(
                 w.listed, w.todo, w.probed, w.items, w.receipts, w.answers, w.before, self.recipe.fingerprints
@@ -189,7 +191,9 @@ class Writer:
         inputs = [r.item_key for outcome in outcomes for r in ledger.kept_receipts(outcome) if r.is_staged]
         videos = ledger.videos_table(rows)
         self._commit(_Step(inputs, videos, ledger.errors_table(errors), _superseded(work, outcomes)))
-        self.n_failed += sum(row["status"] in ("failed", "quarantined") for row in rows)
+        statuses = Counter(row["status"] for row in rows)
+        self.n_failed += statuses["failed"] + statuses["quarantined"]
+        return dict(statuses)
 
     def finish(self) -> None:
         """Commit what was held back: an index changes its encoder in one step, and keeps no vector of the old one."""
