@@ -56,6 +56,8 @@ def _index(args: argparse.Namespace, say: Say) -> int:
     say_end(report, say)
     if "builtin" in (config.model, config.encoder_name):
         say(f"note: {BUILTIN_WARNING}")
+    if args.json:
+        print(report.as_json())
     return report.exit_code
 
 
@@ -75,6 +77,7 @@ def _config(args: argparse.Namespace) -> IndexConfig:
         exclude=tuple(args.exclude),
         limit=args.limit,
         budget_s=args.budget,
+        budget_gpu_s=None if args.gpu_budget is None else 3600 * args.gpu_budget,
         redo=args.redo,
         max_failed=0 if args.strict else args.max_failed,
         keep_frames=not args.no_frames,
@@ -116,7 +119,8 @@ def say_end(report: RunReport, say: Say) -> None:
         say(str(report), event="report", **facts, seconds=dict(report.watch.seconds))
 
 
-def _duration_s(text: str) -> float:
+def duration_s(text: str) -> float:
+    """Seconds of a time as flags take it: a number and s, m or h."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number and a unit, such as 90m or 6h")
@@ -139,6 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--probe", action="store_true", help="with --dry-run: read headers, for exact hours; opens each video"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="end with the run's numbers as one line of JSON, for alerts"
     )
     _add_what(parser)
     _add_how(parser)
@@ -217,9 +224,15 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--budget",
-        type=_duration_s,
+        type=duration_s,
         metavar="TIME",
-        help="begin no new wave after this long, such as 6h; the rest stays pending",
+        help="stop working after this long, such as 6h; newest videos go first, the rest stays pending",
+    )
+    group.add_argument(
+        "--gpu-budget",
+        type=float,
+        metavar="HOURS",
+        help="the same in GPU-hours: GPUs held, times the hours they are held",
     )
     group.add_argument(
         "--max-failed",

@@ -46,9 +46,7 @@ def stage_abstentions(
     """
     if not abstained:
         return
-    by = Provenance(
-        setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, dim, setup.abstain_below, cut
-    )
+    by = Provenance(setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, dim, setup.abstain_below, cut)
     records: list[Record] = []
     for place, shown in abstained:
         text, fingerprint = setup.recipe.texts[shown.stage], setup.recipe.fingerprints[shown.stage]

@@ -34,7 +34,6 @@ from pipeline.report import RunReport, Stopwatch, new_run_id, publish
 from pipeline.run import WAVE_VIDEOS, staged_or_run
 from pipeline.schemas import clips_schema
 from pipeline.search import best_relevance, encoder_of, filterable_schema, with_videos
-from pipeline.staging import clear_staging
 from pipeline.standing import keep_standing
 from pipeline.storage import is_s3
 from pipeline.types import Bounds
@@ -157,7 +156,6 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         if pending:
             questions = questions or _embed(writer)
             failed = _work(pending, writer, questions, abstain_below, cluster, say)
-            clear_staging(index.storage)
         if asking.standing:
             keep_standing(index, asking.stages)
         config = replace(prepared.config, questions=asking.questions)
@@ -271,7 +269,7 @@ def _work(
         workers: Workers | None = None
         for first in range(0, len(pending), WAVE_VIDEOS):
             wave = pending[first : first + WAVE_VIDEOS]
-            work = [_begin(p, writer, questions, abstain_below) for p in wave]
+            work = _begin(wave, writer, questions, abstain_below)
             items = [item for w in work for item in w.items]
             if items and workers is None:
                 workers = stack.enter_context(_workers(writer, abstain_below, cluster))
@@ -298,14 +296,29 @@ def _setup(writer: Writer, abstain_below: float) -> DescribeSetup:
     return replace(writer.setup(), abstain_below=abstain_below)
 
 
-def _begin(p: _Pending, writer: Writer, questions: Questions, abstain_below: float) -> Work:
+def _begin(wave: Sequence[_Pending], writer: Writer, questions: Questions, abstain_below: float) -> list[Work]:
+    ids = pa.array([p.video["video_id"] for p in wave])
+    rows = pc.index_in(ids, writer.prepared.listing.table["video_id"].combine_chunks()).to_pylist()
+    todos = [Todo(row, "again", "answer", tuple(sorted(p.whole)), 0) for row, p in zip(rows, wave, strict=True)]
+    work = writer.begin(todos)
+    asked_of = {p.video["video_id"]: p for p in wave}
+    for w, clips, segments in writer.stored(work):
+        _cut(asked_of[w.source.video_id], w, clips, segments, writer, questions, abstain_below)
+    return work
+
+
+def _cut(
+    p: _Pending,
+    w: Work,
+    clips: pa.Table,
+    segments: pa.Table,
+    writer: Writer,
+    questions: Questions,
+    abstain_below: float,
+) -> None:
     """One video: what nothing in it is relevant to is staged here and now, the rest becomes items."""
     from pipeline.abstain import nearest, stage_abstentions
 
-    rows = writer.prepared.listing.table["video_id"]
-    row = pc.index(rows, p.video["video_id"]).as_py()
-    w = writer.begin(Todo(row, "again", "answer", tuple(sorted(p.whole)), 0))
-    clips, segments = writer.stored_rows(w)
     segments = segments.sort_by([("clip_id", "ascending"), ("segment_index", "ascending")])
     places = _places(clips, segments)
     abstained, asked = [], dict[str, list[str | None]]()
@@ -320,7 +333,6 @@ def _begin(p: _Pending, writer: Writer, questions: Questions, abstain_below: flo
     dim = segments.schema.field("embedding").type.list_size
     setup = _setup(writer, abstain_below)
     w.answers += stage_abstentions(writer.index.storage, w.source, abstained, setup, dim, questions.cut)
-    return w
 
 
 def _places(clips: pa.Table, segments: pa.Table) -> dict[str | None, "Place"]:

@@ -17,10 +17,10 @@ import io
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +32,8 @@ from pipeline.index import SNAPSHOT, Encoder, Index, Snapshot, schema_of
 from pipeline.schemas import CONTENT_TABLES, TABLES
 from pipeline.staging import Rows
 from pipeline.storage import TEMP_FOLDER
+
+T = TypeVar("T")
 
 FOLDER = "_state/commits"
 COMMITTED_TABLES = tuple(table for table in TABLES if table != "runs")
@@ -274,8 +276,7 @@ def _group_rows(index: Index, plan: Plan, number: int) -> Rows:
     paths = [staging.staged_path(key) for key in plan.inputs[number]]
     if number == 0 and plan.has_body:
         paths.append(plan.body_path)
-    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        items = list(pool.map(lambda path: staging.decode_item(index.storage.read_bytes(path)), paths))
+    items = _in_threads(lambda path: staging.decode_item(index.storage.read_bytes(path)), paths)
     schemas = Snapshot(encoder=plan.encoder)
     rows: Rows = {}
     for table in COMMITTED_TABLES:
@@ -326,8 +327,15 @@ def _holding_dropped(
         rows = index.read_at(_only(before, table, name), table, ["video_id", *SUBKEYS.get(table, ())])
         return pc.any(_is_dropped(table, rows, drops)).as_py() is True
 
+    return [name for name, held in zip(names, _in_threads(holds, names), strict=True) if held]
+
+
+def _in_threads(work: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    """`work` done for each name; by threads only where there are several, because each keeps memory of its own."""
+    if len(names) < 2:
+        return [work(name) for name in names]
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        return [name for name, held in zip(names, pool.map(holds, names), strict=True) if held]
+        return list(pool.map(work, names))
 
 
 def _refuse_mixed_encoders(index: Index, plan: Plan, before: Snapshot) -> None:

@@ -52,7 +52,8 @@ class IndexConfig:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limit: int | None = None  # videos taken up in this run; the rest stay pending
-    budget_s: float | None = None  # no new wave is begun after this long
+    budget_s: float | None = None  # no work is begun after this long; what is unfinished then stays pending
+    budget_gpu_s: float | None = None  # the same in seconds of GPUs held: two GPUs spend it in half the time
     redo: str | None = None  # earliest stage to make again where the recipe differs from the index's own
     max_failed: int | None = None  # newly failed videos tolerated; None: half of them and at least 20
     keep_frames: bool = True

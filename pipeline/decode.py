@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import VIDEO_ERRORS, DecodeCrashed, DecodeTimeout
+from pipeline.errors import VIDEO_ERRORS, DecodeCrashed, DecodeTimeout, VideoError
 from pipeline.pipe import PipeClosed, PipeGarbled, PipeSilent, receive, send
 from pipeline.sampling import Sampling
 from pipeline.types import Bounds, ClipFrames, ClipPlan, Decoded, Probe, ResizeRecipe
@@ -29,6 +30,8 @@ _CHILD = (sys.executable, "-m", "pipeline.decode_child")
 _ROOT = str(Path(__file__).resolve().parents[1])
 
 Answer = tuple[dict[str, Any], bytearray]
+Fill = Callable[[int, int], tuple[int, int]]
+"""For a sparse file (remote.py): see that bytes [start, end) are in it; returns the range around them that is."""
 
 
 class Decoder:
@@ -43,6 +46,7 @@ class Decoder:
         self._served = 0
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the Decoder, outlives children
         self._running: str | None = None  # the decoder the child last said it uses
+        self._fill: Fill | None = None  # of the file being asked about, where it is sparse
 
     def __enter__(self) -> "Decoder":
         return self
@@ -69,9 +73,9 @@ class Decoder:
         assert self._child is not None
         return self._child.pid
 
-    def probe(self, path: str, sampling: Sampling) -> Probe:
-        """One look at the video at the absolute local `path`. Raises a VideoError."""
-        answers = self._ask({"do": "probe", "path": path, "sampling": str(sampling)})
+    def probe(self, path: str, sampling: Sampling, fill: Fill | None = None) -> Probe:
+        """One look at the video at the absolute local `path`, a sparse file if `fill` is given. Raises a VideoError."""
+        answers = self._ask({"do": "probe", "path": path, "sampling": str(sampling)}, fill)
         found = {key: value for key, value in answers[-1][0].items() if key != "is"}
         return Probe(**found | {"target_times_s": tuple(found["target_times_s"])})
 
@@ -82,6 +86,7 @@ class Decoder:
         model: ResizeRecipe,
         encoder: ResizeRecipe | None,
         avoid: str | None = None,
+        fill: Fill | None = None,
     ) -> Decoded:
         """The frames of consecutive clips of one video, resized by each recipe. Raises a VideoError.
 
@@ -96,7 +101,7 @@ class Decoder:
             "encoder": asdict(encoder) if encoder else None,
             "avoid": avoid,
         }
-        *parts, (done, _) = self._ask(request)
+        *parts, (done, _) = self._ask(request, fill)
         plans = {clip.clip_index: clip for clip in clips}
         return Decoded(
             clips=tuple(_clip_frames(plans[head["clip_index"]], head, body) for head, body in parts),
@@ -105,9 +110,10 @@ class Decoder:
             bad_packets=done["bad_packets"],
         )
 
-    def _ask(self, request: dict[str, Any]) -> list[Answer]:
+    def _ask(self, request: dict[str, Any], fill: Fill | None = None) -> list[Answer]:
         """The child's answers; one that dies or hangs is replaced and the video tried once more, otherwise decoded."""
-        request |= {"bounds": asdict(self._bounds)}
+        request |= {"bounds": asdict(self._bounds), "sparse": fill is not None}
+        self._fill = fill
         self._running = None
         try:
             return self._ask_once(request)
@@ -133,11 +139,26 @@ class Decoder:
             if kind == "beat":
                 self._running = head.get("decoder", self._running)
                 continue
+            if kind == "need":
+                self._see_to(head, stdin)
+                continue
             if kind not in ("clip", "probe", "done"):
                 raise PipeGarbled(f"an answer of kind {kind!r}")
             answers.append((head, body))
             if kind != "clip":
                 return answers
+
+    def _see_to(self, head: dict[str, Any], stdin: int) -> None:
+        """The child is about to read a part of a sparse file: fill it in. What storage refuses ends the child too."""
+        start, end = head.get("start"), head.get("end")
+        if self._fill is None or not isinstance(start, int) or not isinstance(end, int):
+            raise PipeGarbled("it needs what it was not given")
+        try:
+            here = self._fill(start, end)
+        except VideoError:
+            self.close()
+            raise
+        send(stdin, {"here": here})
 
     def _pipes(self) -> tuple[int, int]:
         """Descriptors to ask and to be answered on, of a child that is ready."""

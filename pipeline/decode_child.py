@@ -14,6 +14,7 @@ Ticks are integer presentation times in units of the stream's time base.
 """
 
 import bisect
+import contextlib
 import ctypes
 import io
 import os
@@ -40,6 +41,7 @@ from PIL import Image
 from pipeline.container import Container, container_of
 from pipeline.errors import NoFrames, NotAVideo, ReadFailed, TooLarge, VideoError
 from pipeline.pipe import PipeClosed, receive, send
+from pipeline.ranged import BlindFile, File, Need, RangedFile
 from pipeline.resize import resize_image
 from pipeline.sampling import Every, Sampling, count_targets, parse_sampling, uniform_indices
 from pipeline.types import Bounds, ClipPlan, Probe, ResizeRecipe
@@ -64,8 +66,8 @@ Packet = Any  # av.Packet: generic in its stubs, not at run time
 class Video:
     """An opened container and its one video stream."""
 
-    def __init__(self, path: str, bounds: Bounds, beat: Beat) -> None:
-        self.path, self.bounds, self.beat = path, bounds, beat
+    def __init__(self, path: str, bounds: Bounds, beat: Beat, need: Need | None = None) -> None:
+        self.path, self.bounds, self.beat, self.need = path, bounds, beat, need
         self.furthest = -1  # byte position the demuxer has reached
         self._origin: Origin | None = None
         self.told = container_of(path)
@@ -79,7 +81,8 @@ class Video:
         limit = {"max_pixels": str(int(self.bounds.max_megapixels * 1e6))}
         try:
             self.container = av.open(
-                self.path,
+                self._file(),
+                "r",
                 format=self.told.demuxer,
                 metadata_errors="ignore",
                 options={"protocol_whitelist": "file"} | limit,
@@ -100,6 +103,10 @@ class Video:
         self.tick_num, self.tick_den = self.stream.time_base.numerator, self.stream.time_base.denominator
         self.head: list[Packet] | None = []  # all packets read since opening, while they are few
         self.replay: list[Packet] = []
+
+    def _file(self) -> str | File:
+        """What FFmpeg opens: the path, unless the owner has to fetch what is read."""
+        return self.path if self.need is None else RangedFile(self.path, self.need)
 
     def close(self) -> None:
         self.container.close()
@@ -179,6 +186,21 @@ class Video:
         if frames:
             self.beat()
         return frames
+
+
+class HeaderOnly(Video):
+    """An indexed video of which only the header is read: its packets have times and places, and zeros for bytes."""
+
+    def __init__(self, video: Video) -> None:
+        super().__init__(video.path, video.bounds, video.beat, video.need)
+
+    def _file(self) -> str | File:
+        self._blind = BlindFile(RangedFile(self.path, self.need or (lambda start, end: (start, end))))
+        return self._blind
+
+    def _open(self) -> None:
+        super()._open()
+        self._blind.blind = True
 
 
 def _video_stream(container: Any, told: Container) -> Any:
@@ -408,7 +430,11 @@ def _scan(video: Video, origin: Origin) -> Table:
     small = os.path.getsize(video.path) <= WHOLE_SCAN_BYTES
     may_seek = resets_at_keyframes(video.codec.name) and _may_seek(video)
     if not small and claim_s > 0 and may_seek:
-        head, tail = _head_and_tail(video, claim_s)
+        if video.indexed():
+            with contextlib.closing(HeaderOnly(video)) as header:
+                head, tail = _head_and_tail(header, claim_s)
+        else:
+            head, tail = _head_and_tail(video, claim_s)
         found_s = video.seconds(tail.last - origin.ticks)
         if head.ticks and abs(found_s - claim_s) <= 2 + claim_s / 100:
             head.last, head.last_length = tail.last, tail.last_length
@@ -450,6 +476,8 @@ def _recorded_at(video: Video) -> int | None:
 
 def count_frames(video: Video, origin: Origin) -> list[float]:
     """The times of all decodable frames, by decoding them with the costly pixel work left out."""
+    if video.indexed() and os.path.getsize(video.path) > WHOLE_SCAN_BYTES:
+        return _times_by_header(video, origin)
     video.rewind()
     video.codec.options = {**video.codec.options, "skip_loop_filter": "all", "skip_idct": "all"}
     times: list[float] = []
@@ -465,6 +493,20 @@ def count_frames(video: Video, origin: Origin) -> list[float]:
                 raise TooLarge(f"more than {len(times)} frames")
     video.rewind()
     return sorted(times) or [0.0]
+
+
+def _times_by_header(video: Video, origin: Origin) -> list[float]:
+    """The times of all frames that the header of a large MP4 places inside the file: no other byte of it is read.
+
+    A frame that turns out not to decode is damage, for the pass over the video to meet.
+    """
+    size, shown = os.path.getsize(video.path), set[int]()
+    with contextlib.closing(HeaderOnly(video)) as header:
+        for packet in header.packets():
+            inside = packet.pos is not None and packet.pos + packet.size <= size
+            if inside and packet.pts is not None and not packet.is_discard:
+                shown.add(packet.pts)
+    return [video.seconds(ticks - origin.ticks) for ticks in sorted(shown) if ticks >= origin.ticks] or [0.0]
 
 
 # --- passes over a video that hand out the frame on screen at each target ---------------------------------------------
@@ -974,16 +1016,16 @@ class Shelf:
         self.key: tuple[object, ...] = ()
         self.video: Video | None = None
 
-    def take(self, path: str, bounds: Bounds, beat: Beat) -> Video:
+    def take(self, path: str, bounds: Bounds, beat: Beat, need: Need | None = None) -> Video:
         """An opened Video of the file as it is now; the caller puts it back unless it failed."""
         key, video, self.video = (path, bounds, _identity(path)), self.video, None
         if video is not None and key == self.key:
-            video.beat, video.furthest = beat, -1
+            video.beat, video.furthest, video.need = beat, -1, need
             return video
         if video is not None:
             video.close()
         self.key = key
-        return Video(path, bounds, beat)
+        return Video(path, bounds, beat, need)
 
     def put_back(self, video: Video) -> None:
         self.video = video
@@ -1007,8 +1049,13 @@ def answer(shelf: Shelf, request: dict[str, Any], out: int) -> None:
             last = time.monotonic()
             send(out, {"is": "beat"})
 
+    def need(start: int, end: int) -> tuple[int, int]:
+        send(out, {"is": "need", "start": start, "end": end})
+        here = receive(0)[0]["here"]
+        return int(here[0]), int(here[1])
+
     try:
-        video = shelf.take(request["path"], Bounds(**request["bounds"]), beat)
+        video = shelf.take(request["path"], Bounds(**request["bounds"]), beat, need if request.get("sparse") else None)
         try:
             serve(video, request, out)
         except BaseException:

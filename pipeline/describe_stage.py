@@ -81,9 +81,9 @@ class DescribeStage:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         item, decoded = item_from_row(row), decoded_from_row(row)
-        seconds = {"decode": float(row["decode_seconds"][0].as_py())}
+        seconds, bytes_read = {"decode": float(row["decode_seconds"][0].as_py())}, row["bytes_read"][0].as_py()
         if isinstance(decoded, Failure):
-            return staged_to_row(_receipt(item, None, 0, decoded, seconds), None)
+            return staged_to_row(_receipt(item, None, 0, decoded, seconds, bytes_read), None)
         rows: Rows = {}
         n_clips, failure = 0, None
         try:
@@ -96,7 +96,7 @@ class DescribeStage:
             failure = Failure.of("describe", error)
         except torch.OutOfMemoryError as error:
             failure = Failure.of("describe", OutOfMemory(str(error).splitlines()[0]))
-        receipt = _receipt(item, decoded, n_clips, failure, seconds)
+        receipt = _receipt(item, decoded, n_clips, failure, seconds, bytes_read)
         staged = encode_item(rows, receipt_record(receipt)) if receipt.is_staged else None
         return staged_to_row(receipt, staged)
 
@@ -219,7 +219,12 @@ class DescribeStage:
 
 
 def _receipt(
-    item: Item, decoded: Decoded | None, n_clips: int, failure: Failure | None, seconds: dict[str, float]
+    item: Item,
+    decoded: Decoded | None,
+    n_clips: int,
+    failure: Failure | None,
+    seconds: dict[str, float],
+    bytes_read: int | None,
 ) -> Receipt:
     return Receipt(
         item_key=item.key,
@@ -231,6 +236,7 @@ def _receipt(
         coverage=None if decoded is None else decoded.coverage,
         failure=failure,
         seconds=seconds,
+        bytes_read=bytes_read,
     )
 
 

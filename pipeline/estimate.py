@@ -7,7 +7,6 @@ runs. A first run has none of them and says "unknown".
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,8 +73,8 @@ def probed_hours(rows: pa.Table, config: IndexConfig) -> tuple[float, int]:
     with Decoder(config.bounds) as decoder:
         for row in rows.to_pylist():
             try:
-                with readable(Source(row["video_id"], row["uri"], row["path"], row["version"])) as path:
-                    seconds += decoder.probe(str(Path(path)), sampling).duration_s
+                with readable(Source(row["video_id"], row["uri"], row["path"], row["version"])) as file:
+                    seconds += decoder.probe(file.path, sampling, file.filler).duration_s
             except VideoError:
                 unread += 1
     return seconds / 3600, unread

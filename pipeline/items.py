@@ -106,6 +106,7 @@ class Probed:
     clips: tuple[ClipPlan, ...]
     failure: Failure | None
     seconds: float
+    bytes_read: int | None = None  # from remote storage; None for local files
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Receipt:
     coverage: float | None
     failure: Failure | None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    bytes_read: int | None = None  # from remote storage; None for local files
 
     @property
     def is_staged(self) -> bool:
@@ -183,7 +185,14 @@ _CLIP = pa.struct(
 )
 SOURCE_SCHEMA = pa.schema([("source", _SOURCE)])
 PROBED_SCHEMA = pa.schema(
-    [("source", _SOURCE), ("probe", _PROBE), ("clips", pa.list_(_PLAN)), ("failure", _FAILURE), ("seconds", _F64)]
+    [
+        ("source", _SOURCE),
+        ("probe", _PROBE),
+        ("clips", pa.list_(_PLAN)),
+        ("failure", _FAILURE),
+        ("seconds", _F64),
+        ("bytes_read", pa.int64()),
+    ]
 )
 ITEM_SCHEMA = pa.schema(
     [
@@ -206,6 +215,7 @@ _FRAMES = [
     ("bad_packets", _I32),
     ("failure", _FAILURE),
     ("decode_seconds", _F64),
+    ("bytes_read", pa.int64()),
 ]
 DECODED_SCHEMA = pa.schema([*ITEM_SCHEMA, *(pa.field(*column) for column in _FRAMES)])
 RECEIPT_SCHEMA = pa.schema(
@@ -219,6 +229,7 @@ RECEIPT_SCHEMA = pa.schema(
         ("coverage", _F64),
         ("failure", _FAILURE),
         ("seconds", pa.list_(pa.struct([("stage", _STR), ("seconds", _F64)]))),
+        ("bytes_read", pa.int64()),
     ]
 )
 STAGED_SCHEMA = RECEIPT_SCHEMA.append(pa.field("staged", pa.large_binary()))
@@ -244,6 +255,7 @@ def probed_from_record(record: dict[str, Any]) -> Probed:
         clips=tuple(_clip_plan(c) for c in record["clips"]),
         failure=None if failure is None else Failure(**failure),
         seconds=record["seconds"],
+        bytes_read=record["bytes_read"],
     )
 
 
@@ -271,7 +283,9 @@ def item_from_row(row: pa.Table) -> Item:
     )
 
 
-def decoded_to_row(row: pa.Table, decoded: Decoded | Failure, seconds: float) -> pa.Table:
+def decoded_to_row(
+    row: pa.Table, decoded: Decoded | Failure, seconds: float, bytes_read: int | None = None
+) -> pa.Table:
     """The item's row with its frames, or with why there are none."""
     if isinstance(decoded, Failure):
         record: dict[str, Any] = {"decoded_clips": [], "failure": asdict(decoded)}
@@ -282,7 +296,8 @@ def decoded_to_row(row: pa.Table, decoded: Decoded | Failure, seconds: float) ->
             "coverage": decoded.coverage,
             "bad_packets": decoded.bad_packets,
         }
-    frames = pa.Table.from_pylist([record | {"decode_seconds": seconds}], schema=pa.schema(_FRAMES))
+    record |= {"decode_seconds": seconds, "bytes_read": bytes_read}
+    frames = pa.Table.from_pylist([record], schema=pa.schema(_FRAMES))
     for name in frames.column_names:
         row = row.append_column(frames.schema.field(name), frames[name])
     return row
@@ -305,6 +320,7 @@ def receipt_record(receipt: Receipt) -> dict[str, Any]:
 
 
 def receipt_from_record(record: dict[str, Any]) -> Receipt:
+    record = {"bytes_read": None} | record  # staged by a version that did not know it
     failure = record["failure"]
     return Receipt(
         **{name: record[name] for name in RECEIPT_SCHEMA.names if name not in ("failure", "seconds")},

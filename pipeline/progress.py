@@ -34,7 +34,7 @@ def say_as_json(text: str, /, **facts: object) -> None:
 class Progress:
     """Counts finished videos and clips, and how busy the workers of each stage are.
 
-    `with Progress(total_videos, say) as progress: progress.add(videos, clips)`. On a terminal, plain lines become a bar.
+    `with Progress(total_videos, say) as progress: progress.add(videos, clips)`. On a terminal, lines become a bar.
     """
 
     def __init__(self, total_videos: int, say: Say) -> None:

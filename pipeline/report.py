@@ -1,6 +1,8 @@
 """What a run did: the numbers printed at its end, its row in `runs`, and the check that the books balance."""
 
+import json
 import secrets
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,12 +13,14 @@ import pyarrow.compute as pc
 
 from pipeline.commits import record_run
 from pipeline.config import IndexConfig
-from pipeline.errors import BooksDoNotBalance
+from pipeline.errors import BooksDoNotBalance, UsageError
 from pipeline.index import Index
 from pipeline.listing import Listing
+from pipeline.pools import Pools
 from pipeline.schemas import runs_schema
 
 STATUSES = ("indexed", "partial", "failed", "quarantined", "pending", "deleted")
+POOL_STAGES = {"decode": ("probe", "decode"), "describe": ("embed", "describe")}
 PACKAGES = ("torch", "transformers", "ray", "pyarrow", "av", "decord", "s3fs")
 
 
@@ -32,10 +36,40 @@ class Stopwatch:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     items: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
+    _began: float = 0.0
+
+    pools: Pools | None = None  # None: nothing had to be worked on
+    work_s: float = 0.0  # wall time from the first worker to the last
 
     def add(self, stage: str, seconds: float) -> None:
         self.items[stage] += 1
         self.seconds[stage] += seconds  # type: ignore[assignment]  # Counter's value type is int
+
+    def begin_work(self, pools: Pools) -> None:
+        self.pools, self._began = pools, time.monotonic()
+
+    def end_work(self) -> None:
+        self.work_s = time.monotonic() - self._began
+
+    def deadline(self, config: IndexConfig, pools: Pools) -> float | None:
+        """When the budget is spent, by time.monotonic(); None without one."""
+        limits = [] if config.budget_s is None else [config.budget_s]
+        if config.budget_gpu_s is not None:
+            held = pools.describe * pools.describe_gpus
+            if not held:
+                raise UsageError("--gpu-budget given, but this run holds no GPU; expected --budget, a time")
+            limits.append(config.budget_gpu_s / held)
+        return self._began + min(limits) if limits else None
+
+    def busy(self) -> dict[str, float]:
+        """Share of the working time that each pool's workers were busy; the highest is what limits the run."""
+        if self.pools is None or self.work_s <= 0:
+            return {}
+        sizes = {"decode": self.pools.decode, "describe": self.pools.describe}
+        return {
+            pool: sum(self.seconds[stage] for stage in stages) / (self.work_s * sizes[pool])
+            for pool, stages in POOL_STAGES.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -88,13 +122,38 @@ class RunReport:
             allowed = max(20, self.n_tried // 2)
         return 3 if self.n_failed > allowed else 0
 
+    @property
+    def wall_s(self) -> float:
+        return (self.finished_at - self.watch.started_at).total_seconds()
+
+    def as_json(self) -> str:
+        """One line for whoever watches over the nights: what to raise an alert on, and no more."""
+        return json.dumps(
+            {
+                "run_id": self.run_id,
+                "exit_code": self.exit_code,
+                "index": self.config.output,
+                "listed": self.listed,
+                "ignored": self.ignored,
+                "tried": self.n_tried,
+                "newly_failed": self.n_failed,
+                "videos": self.counts,
+                "seconds": round(self.wall_s, 1),
+                "busy": {pool: round(share, 3) for pool, share in self.watch.busy().items()},
+            }
+        )
+
     def __str__(self) -> str:
-        wall_s = (self.finished_at - self.watch.started_at).total_seconds()
+        wall_s = self.wall_s
         counts = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n)
         stages = "\n".join(
             f"  {stage:<9} {self.watch.items[stage]:>6} items {seconds:>9.1f} s  {seconds / wall_s:>5.0%} of one worker"
             for stage, seconds in self.watch.seconds.items()
         )
+        busy = self.watch.busy()
+        shares = ", ".join(f"{pool} {share:.0%} busy" for pool, share in busy.items())
+        pools = f"  pools: {shares}; {max(busy, key=lambda pool: busy[pool])} limits" if busy else ""
+        stages = "\n".join(filter(None, (stages, pools)))
         return (
             f"run {self.run_id}: {self.listed} videos listed, {self.ignored} other files ignored, {wall_s:.1f} s\n"
             f"index {self.config.output}: {counts or 'empty'}" + (f"\n{stages}" if stages else "")

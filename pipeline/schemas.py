@@ -6,6 +6,7 @@ Columns are only ever added. A description travels with each column. `D` is the 
 import pyarrow as pa
 
 SCHEMA_VERSION = 2
+"""2: videos have bytes_read, answers question_truncated and abstain_below."""
 
 _US = pa.timestamp("us", tz="UTC")
 _F64, _I32, _I64, _STR, _BOOL = pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
@@ -51,6 +52,7 @@ def videos_schema() -> pa.Schema:
             _field("recorded_at", _US, "creation time the container states, if any"),
             _field("decoder", _STR, "what decoded it: decord or pyav"),
             _field("decode_coverage", _F64, "decoded span over the span of demuxed video packets"),
+            _field("bytes_read", _I64, "fetched from remote storage to index it; null for local files"),
             _field("n_clips", _I32, "clips the plan gave it"),
             _field("status", _STR, "indexed, partial, failed, quarantined, pending or deleted", False),
             _field("error_class", _STR, "why, unless indexed"),

@@ -8,13 +8,13 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from pipeline.commits import storage_trouble
 from pipeline.config import FRAMES_PER_CLIP
-from pipeline.decode import Decoder
+from pipeline.decode import Decoder, Fill
 from pipeline.errors import ChangedWhileRead, ReadFailed, VideoError, WorkerLost
 from pipeline.index import Index
 from pipeline.items import (
@@ -26,9 +26,10 @@ from pipeline.items import (
     probed_to_row,
     source_from_row,
 )
+from pipeline.remote import RemoteCopy
 from pipeline.sampling import parse_sampling, plan_clips
 from pipeline.staging import stage
-from pipeline.storage import local_copy, open_storage
+from pipeline.storage import open_storage
 from pipeline.types import Bounds, Decoded, ResizeRecipe
 
 MAX_DEATHS = 2
@@ -48,9 +49,11 @@ class ProbeStage:
     def __call__(self, row: pa.Table) -> pa.Table:
         source, started = source_from_row(row), time.perf_counter()
         try:
-            with readable(source) as path:
-                probe = self._decoder.probe(path, self._sampling)
-            probed = Probed(source, probe, plan_clips(probe, self._sampling, FRAMES_PER_CLIP), None, 0.0)
+            with readable(source) as file:
+                probe = self._decoder.probe(file.path, self._sampling, file.filler)
+                bytes_read = file.bytes_read
+            clips = plan_clips(probe, self._sampling, FRAMES_PER_CLIP)
+            probed = Probed(source, probe, clips, None, 0.0, bytes_read)
         except VideoError as error:
             probed = Probed(source, None, (), Failure.of("probe", error), 0.0)
         return probed_to_row(replace(probed, seconds=time.perf_counter() - started))
@@ -67,20 +70,31 @@ class DecodeStage:
     def __call__(self, row: pa.Table) -> pa.Table:
         item, started = item_from_row(row), time.perf_counter()
         decoded: Decoded | Failure
+        bytes_read = None
         try:
             if self._begin(f"decode-{item.key}") > MAX_DEATHS:
                 raise WorkerLost(f"the decode worker died {MAX_DEATHS} times on this item")
-            with readable(item.source) as path:
-                decoded = self._decoder.decode(path, item.clips, self._model, self._encoder)
+            with readable(item.source) as file:
+                decoded = self._decoder.decode(file.path, item.clips, self._model, self._encoder, fill=file.filler)
+                bytes_read = file.bytes_read
         except VideoError as error:
             decoded = Failure.of("decode", error)
-        return decoded_to_row(row, decoded, time.perf_counter() - started)
+        return decoded_to_row(row, decoded, time.perf_counter() - started, bytes_read)
 
 
-def readable(source: Source) -> AbstractContextManager[str]:
-    """A local path to the video's bytes; a file that no longer is what was listed raises ChangedWhileRead."""
+@dataclass(frozen=True)
+class LocalFile:
+    """A video on a disk of this node: all of it is there, and what is read of it is not counted."""
+
+    path: str
+    filler: Fill | None = None
+    bytes_read: int | None = None
+
+
+def readable(source: Source) -> AbstractContextManager[LocalFile | RemoteCopy]:
+    """The video's bytes at a local path; a file that no longer is what was listed raises ChangedWhileRead."""
     if source.uri.startswith("s3://"):
-        return local_copy(source.uri, source.version)
+        return RemoteCopy(source.uri, source.version)
     path = os.fsdecode(source.path)
     try:
         status = os.stat(path)
@@ -88,7 +102,7 @@ def readable(source: Source) -> AbstractContextManager[str]:
         raise ReadFailed(f"cannot read it: {error.strerror}") from error
     if f"{status.st_size}-{status.st_mtime_ns}" != source.version:
         raise ChangedWhileRead("its size or modification time is no longer what the listing saw")
-    return nullcontext(path)
+    return nullcontext(LocalFile(path))
 
 
 def stage_item(row: pa.Table, output: str) -> pa.Table:

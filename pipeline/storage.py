@@ -30,10 +30,9 @@ import pyarrow.fs
 import s3fs
 from botocore.exceptions import BotoCoreError, HTTPClientError
 
-from pipeline.errors import ChangedWhileRead, JobError, ReadFailed, UsageError
+from pipeline.errors import JobError, UsageError
 
 TEMP_FOLDER = "_state/tmp"
-_PART_BYTES = 16 << 20
 _DELETE_KEYS = 1000  # S3's limit for one request
 _BODY_PAUSES_S = (0.2, 1.0, 5.0)
 
@@ -235,7 +234,7 @@ class S3Storage:
             try:
                 return self._put(path, data, **condition)
             except OSError as error:
-                status = _http_status(error)
+                status = http_status(error)
                 if status == 409:  # another conditional write is under way: ask again
                     continue
                 if status not in (404, 412):
@@ -272,35 +271,13 @@ def head_object(bucket: str, key: str) -> dict[str, Any]:
     return _request("head_object", Bucket=bucket, Key=key)
 
 
-@contextlib.contextmanager
-def local_copy(uri: str, version: str | None = None) -> Iterator[str]:
-    """A temporary local copy of an s3:// object, for decoders, which want a path.
-
-    ReadFailed when storage does not give it; ChangedWhileRead when its size and etag are no longer `version`, or change
-    under the download.
-    """
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    with tempfile.NamedTemporaryFile(suffix=os.path.splitext(key)[1][:8]) as file:
-        try:
-            head = head_object(bucket, key)
-            if version is not None and version_of_object(head["ContentLength"], head["ETag"]) != version:
-                raise ChangedWhileRead(f"{uri} is no longer what the listing saw")
-            for start in range(0, head["ContentLength"], _PART_BYTES):
-                file.write(_read_part(bucket, key, start, head["ETag"]))
-        except OSError as error:
-            changed = _http_status(error) == 412
-            raise (ChangedWhileRead if changed else ReadFailed)(f"cannot read {uri}: {error}") from error
-        file.flush()
-        yield file.name
-
-
 def version_of_object(size_bytes: int, etag: str) -> str:
     return f"{size_bytes}-{etag.strip(chr(34))}"
 
 
-def _read_part(bucket: str, key: str, start: int, etag: str) -> bytes:
-    last = start + _PART_BYTES - 1
-    reply = _request("get_object", Bucket=bucket, Key=key, IfMatch=etag, Range=f"bytes={start}-{last}")
+def read_range(bucket: str, key: str, start: int, end: int, etag: str) -> bytes:
+    """Bytes [start, end) of an object that still has this etag; OSError with status 412 when it has another."""
+    reply = _request("get_object", Bucket=bucket, Key=key, IfMatch=etag, Range=f"bytes={start}-{end - 1}")
     data: bytes = reply["Body"]
     return data
 
@@ -327,7 +304,8 @@ def _request(method: str, **arguments: Any) -> dict[str, Any]:
     raise AssertionError("unreachable")
 
 
-def _http_status(error: OSError) -> int | None:
+def http_status(error: OSError) -> int | None:
+    """The status of the S3 reply that became this error, if it was one."""
     response = getattr(error.__cause__, "response", None) or {}
     status: int | None = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status

@@ -5,7 +5,8 @@ import os
 import re
 import secrets
 import signal
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
@@ -19,6 +20,8 @@ if os.environ["RAY_AUTH_MODE"] == "token" and not (
 
 import pyarrow as pa
 import ray
+from ray.util import metrics
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.errors import JobError, UsageError
@@ -37,6 +40,9 @@ from pipeline.pools import ClusterOptions, Node, Pools, plan_pools
 from pipeline.stages import DecodeStage, ProbeStage, stage_item
 from pipeline.storage import is_s3
 
+REACH_S = 20.0
+"""A head node that does not take a connection for so long is taken for absent."""
+
 
 class Workers:
     """Ray, for the length of a run. `with Workers(...) as workers`: what was started is ended."""
@@ -53,7 +59,10 @@ class Workers:
         ]
         self.pools = plan_pools(nodes)
         _refuse_impossible(self._config, self._cluster, nodes, self.pools)
-        self._attempts = ray.remote(num_cpus=0)(_Attempts).remote()
+        # Beside the driver: a node that is lost must not take along what was counted on the others.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._attempts = ray.remote(num_cpus=0, scheduling_strategy=here)(_Attempts).remote()
+        self._metrics = _Metrics()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -97,7 +106,13 @@ class Workers:
                 num_cpus=0,
             )
         )
-        yield from map(receipt_from_record, _records(rows))
+        for receipt in map(receipt_from_record, _records(rows)):
+            self._metrics.add_item(receipt)
+            yield receipt
+
+    def count_videos(self, statuses: Mapping[str, int]) -> None:
+        """Committed videos, for whoever scrapes this cluster's metrics."""
+        self._metrics.add_videos(statuses)
 
     def questions(self) -> Questions:
         """The recipe's questions as the encoder sees them, made on a worker: the driver loads no model."""
@@ -106,6 +121,26 @@ class Workers:
         remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
         questions: Questions = ray.get(remote.remote(self._setup))
         return questions
+
+
+class _Metrics:
+    """What Prometheus finds at the driver's node, as ray_adatp_*: counters that start from zero with each run."""
+
+    def __init__(self) -> None:
+        self._videos = metrics.Counter("adatp_videos", "Videos committed by this run.", tag_keys=("status",))
+        self._clips = metrics.Counter("adatp_clips", "Clips that have rows.")
+        self._busy = metrics.Counter("adatp_stage_busy_seconds", "Seconds of work, all workers.", tag_keys=("stage",))
+
+    def add_item(self, receipt: Receipt) -> None:
+        if receipt.n_clips:
+            self._clips.inc(receipt.n_clips)
+        for stage, seconds in receipt.seconds.items():
+            if seconds > 0:
+                self._busy.inc(seconds, {"stage": stage})
+
+    def add_videos(self, statuses: Mapping[str, int]) -> None:
+        for status, n in statuses.items():
+            self._videos.inc(n, {"status": status})
 
 
 class _Attempts:
@@ -134,24 +169,36 @@ def _start_ray(cluster: ClusterOptions) -> None:
     """Join the cluster, or start a Ray of our own. Ray takes over SIGTERM as it starts: the caller's handlers stay."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    if address is None:
-        ray.init(
-            address="local",
-            num_cpus=cluster.num_cpus,
-            num_gpus=cluster.num_gpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=cluster.num_cpus,
+                num_gpus=cluster.num_gpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            _reach(address)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # whatever keeps Ray from starting comes as RuntimeError, OSError or a bare Exception
+        what = "does not start on this machine" if address is None else f"cannot be joined at {address}"
+        raise JobError(f"Ray {what}: {type(error).__name__}: {error}") from error
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said once, by the job
+
+
+def _reach(address: str) -> None:
+    """Where nobody listens Ray waits for minutes. OSError when `address` names a host and port that do not answer."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _dataset(rows: list[pa.Table]) -> Any:

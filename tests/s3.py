@@ -28,9 +28,7 @@ def environment(port: int) -> dict[str, str]:
 @contextlib.contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """Starts a server with an empty bucket; yields the environment variables that lead any AWS client to it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -48,6 +46,15 @@ def s3_server() -> Iterator[dict[str, str]]:
     finally:
         server.kill()
         server.wait()
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports on loopback that nobody has now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(n)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 @contextlib.contextmanager

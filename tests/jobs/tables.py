@@ -39,16 +39,18 @@ def assert_same_index(a: Path, b: Path) -> None:
                 if column in NOT_COMPARED:
                     continue
                 if column in ("embedding", "evidence", "relevance", "boundary_score"):
-                    np.testing.assert_allclose(_numbers(value), _numbers(other), atol=1e-3, err_msg=f"{table}.{column}")
+                    np.testing.assert_allclose(
+                        numbers_of(value), numbers_of(other), atol=1e-3, err_msg=f"{table}.{column}"
+                    )
                 else:
                     assert value == other, f"{table} {key} {column}: {value!r} != {other!r}"
 
 
-def _numbers(value: Any) -> list[float]:
+def numbers_of(value: Any) -> list[float]:
     if value is None:
         return []
     if isinstance(value, list):
-        return [n for part in value for n in _numbers(part)]
+        return [n for part in value for n in numbers_of(part)]
     if isinstance(value, dict):
-        return [n for part in value.values() if not isinstance(part, str) for n in _numbers(part)]
+        return [n for part in value.values() if not isinstance(part, str) for n in numbers_of(part)]
     return [float(value)]

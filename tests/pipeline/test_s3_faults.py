@@ -1,6 +1,7 @@
 """S3 that throttles, loses replies and cuts bodies: storage and commits come out as if nothing had been."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,9 @@ from pipeline.commits import commit, drop_everywhere, roll_forward
 from pipeline.index import Index
 from pipeline.listing import list_archive
 from pipeline.lock import index_lock
+from pipeline.remote import RemoteCopy
 from pipeline.staging import encode_item, stage
-from pipeline.storage import S3Storage, local_copy
+from pipeline.storage import S3Storage
 from tests.fault_proxy import FaultProxy
 from tests.pipeline.archive_rows import ENCODER, id_of, item_rows, video_rows
 from tests.pipeline.test_commits import tables_of
@@ -51,8 +53,8 @@ def test_what_is_read_is_whole(fault: str, s3_url: str, s3_proxy: FaultProxy) ->
     storage.write_atomic("clip.mp4", data)
     with s3_proxy.breaking(fault, on="GET"):
         assert storage.read_bytes("clip.mp4") == data
-    with s3_proxy.breaking(fault, on="GET"), local_copy(f"{s3_url}/clip.mp4") as path, open(path, "rb") as copy:
-        assert copy.read() == data
+    with s3_proxy.breaking(fault, on="GET"), RemoteCopy(f"{s3_url}/clip.mp4") as copy:
+        assert Path(copy.path).read_bytes() == data
 
 
 def test_a_listing_under_throttling_is_complete(s3_url: str, s3_proxy: FaultProxy) -> None:

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ChangedWhileRead, ReadFailed, UsageError
-from pipeline.listing import list_archive
-from pipeline.storage import LocalStorage, S3Storage, check_writable, local_copy, open_storage
+from pipeline.errors import UsageError
+from pipeline.storage import LocalStorage, S3Storage, check_writable, open_storage
 
 
 def test_what_is_written_is_read_and_listed(url: str) -> None:
@@ -115,23 +114,6 @@ def test_an_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_a_bucket_that_is_not_there_is_said(s3_url: str) -> None:
     with pytest.raises(UsageError, match="cannot write to"):
         check_writable(open_storage("s3://no-such-bucket/index"))
-
-
-def test_local_copy_is_the_object_and_notices_a_change(s3_url: str) -> None:
-    storage, data = S3Storage(s3_url), os.urandom(1000)
-    storage.write_atomic("v/clip.mp4", data)
-    uri = f"{s3_url}/v/clip.mp4"
-    listed = list_archive([f"{s3_url}/v"]).table.to_pylist()[0]
-    assert listed["uri"] == uri
-    with local_copy(uri, listed["version"]) as path:
-        assert Path(path).read_bytes() == data
-        assert path.endswith(".mp4")
-    assert not Path(path).exists()
-    storage.write_atomic("v/clip.mp4", data[:-1] + b"?")
-    with pytest.raises(ChangedWhileRead), local_copy(uri, listed["version"]):
-        pass
-    with pytest.raises(ReadFailed), local_copy(uri + ".gone"):
-        pass
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/index", "file:///index", "s3://"])

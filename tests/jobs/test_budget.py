@@ -1,0 +1,62 @@
+"""A night's budget: newest videos first; what is unfinished stays pending and staged, and the next night goes on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import IndexConfig
+from pipeline.errors import UsageError
+from pipeline.pools import Pools
+from pipeline.report import Stopwatch
+from tests.jobs.conftest import QUESTION, index_job, job
+from tests.jobs.tables import assert_same_index, rows
+
+FLAGS = ("--question", QUESTION, "--max-new-tokens", "8")  # as the index of the fixture was made
+CONFIG = IndexConfig(("/archive",), "/index")
+TWO_GPUS = Pools(decode=4, decode_cpus=1, describe=2, describe_cpus=1, describe_gpus=1)
+
+
+def deadline_s(config: IndexConfig, pools: Pools = TWO_GPUS) -> float | None:
+    watch = Stopwatch()
+    watch.begin_work(pools)
+    watch._began = 0.0
+    return watch.deadline(config, pools)
+
+
+def test_when_a_budget_is_spent() -> None:
+    assert deadline_s(CONFIG) is None
+    assert deadline_s(replace(CONFIG, budget_s=100)) == 100
+    assert deadline_s(replace(CONFIG, budget_gpu_s=100)) == 50, "two GPUs spend it in half the time"
+    assert deadline_s(replace(CONFIG, budget_s=20, budget_gpu_s=100)) == 20
+    with pytest.raises(UsageError, match="no GPU"):
+        deadline_s(replace(CONFIG, budget_gpu_s=100), replace(TWO_GPUS, describe_gpus=0))
+
+
+def test_what_limits_a_run_is_the_busiest_pool() -> None:
+    watch = Stopwatch(pools=TWO_GPUS, work_s=10)
+    for stage, seconds in (("probe", 2.0), ("decode", 6.0), ("embed", 4.0), ("describe", 12.0)):
+        watch.add(stage, seconds)
+    assert watch.busy() == {"decode": pytest.approx(0.2), "describe": pytest.approx(0.8)}
+
+
+@pytest.mark.nightly
+def test_what_a_budget_leaves_the_next_night_takes_up(archive: Path, indexed: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    first = index_job([archive], index, *FLAGS, "--budget", "1s", "--json")  # it is spent when the first item comes
+    assert first.code == 0, first.err
+    assert "the budget is spent" in first.err
+    counts = json.loads(first.out.splitlines()[-1])["videos"]
+    assert counts["pending"] >= 1
+    assert sum(counts.values()) == 3, "the books balance"
+    assert job("verify", "--index", str(index)).code == 0
+
+    second = index_job([archive], index, *FLAGS, "--budget", "1h")
+    assert second.code == 0, second.err
+    assert "left for a later run" not in second.err
+    assert_same_index(index, indexed)
+    run = max(rows(index, "runs").to_pylist(), key=lambda run: run["started_at"])
+    items = {stage["stage"]: stage["items"] for stage in run["stages"]}
+    assert items["decode"] <= 4 - counts["indexed"], "four items in all; what was committed is not decoded again"
+    assert not list((index / "_state" / "staging").glob("*.parquet"))
