@@ -47,6 +47,7 @@ class Workers:
 
     def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: DescribeSetup) -> None:
         self._cluster, self._config, self._setup = cluster, config, setup
+        self._question_vectors: Mapping[str, FloatArray] | None = None
 
     def __enter__(self) -> "Workers":
         _start_ray(self._cluster)
@@ -104,12 +105,13 @@ class Workers:
         yield from map(receipt_from_record, _records(rows))
 
     def question_vectors(self) -> Mapping[str, FloatArray]:
-        """Unit vectors of the recipe's questions by stage, made on a worker: the driver loads no model."""
+        """Unit vectors of the recipe's questions by stage, made on a worker, once: the driver loads no model."""
         from pipeline.describe_stage import embed_questions
 
-        remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
-        vectors: Mapping[str, FloatArray] = ray.get(remote.remote(self._setup))
-        return vectors
+        if self._question_vectors is None:
+            remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
+            self._question_vectors = ray.get(remote.remote(self._setup))
+        return self._question_vectors
 
 
 class _Attempts:
