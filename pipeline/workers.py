@@ -6,7 +6,7 @@ import re
 import secrets
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 # Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
@@ -23,7 +23,7 @@ import ray
 
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.errors import JobError, UsageError
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.items import (
     Item,
     Probed,
@@ -47,7 +47,7 @@ class Workers:
 
     def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: DescribeSetup) -> None:
         self._cluster, self._config, self._setup = cluster, config, setup
-        self._question_vectors: Mapping[str, FloatArray] | None = None
+        self._questions: Questions | None = None
 
     def __enter__(self) -> "Workers":
         _start_ray(self._cluster)
@@ -104,14 +104,14 @@ class Workers:
         )
         yield from map(receipt_from_record, _records(rows))
 
-    def question_vectors(self) -> Mapping[str, FloatArray]:
-        """Unit vectors of the recipe's questions by stage, made on a worker, once: the driver loads no model."""
+    def questions(self) -> Questions:
+        """The recipe's questions as the encoder sees them, made on a worker, once: the driver loads no model."""
         from pipeline.describe_stage import embed_questions
 
-        if self._question_vectors is None:
+        if self._questions is None:
             remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
-            self._question_vectors = ray.get(remote.remote(self._setup))
-        return self._question_vectors
+            self._questions = ray.get(remote.remote(self._setup))
+        return self._questions
 
 
 class _Attempts:

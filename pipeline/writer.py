@@ -1,6 +1,6 @@
 """The driver's pen: it cuts videos into items before the work, and turns receipts into commits after it."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from pipeline import ledger
 from pipeline.again import again_items, answer_items
 from pipeline.commits import Drops, commit, drop_everywhere
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.index import Encoder as IndexEncoder
 from pipeline.index import Index
 from pipeline.items import Failure, Item, Probed, Receipt, Source, cut_into_items
@@ -22,7 +22,6 @@ from pipeline.report import Stopwatch
 from pipeline.staging import decode_item, staged_path
 
 T = TypeVar("T")
-QuestionVectors = Callable[[], Mapping[str, FloatArray]]
 
 _ROWS_AT_ONCE = 4096
 """Rows of the ledger, or clips whose stored rows are read, that lie in memory together."""
@@ -117,7 +116,7 @@ class Writer:
             mine = stages[w.source.video_id]
             w.items = again_items(w.source, clips, segments, mine, self.recipe.fingerprints, CLIPS_PER_ITEM)
 
-    def questions(self, work: Sequence[Work], question_vectors: QuestionVectors) -> Iterator[Item]:
+    def questions(self, work: Sequence[Work], embedded: Callable[[], Questions]) -> Iterator[Item]:
         """Questions on a whole video that its own items could not answer: it has several, or its clips are stored."""
         stages = {
             w.source.video_id: [s for s in w.todo.stages if s.startswith("answer:") and s.endswith(":video")]
@@ -129,7 +128,7 @@ class Writer:
         )
         stored = self.stored([w for w in asked if w.todo.mode == "again"])
         for w, clips, segments in chain(((w, *self._staged_rows(w)) for w in long), stored):
-            vectors = question_vectors()
+            vectors = embedded().vectors
             mine = {stage: vectors[stage] for stage in stages[w.source.video_id]}
             yield from answer_items(w.source, clips, segments, mine, self.recipe.fingerprints)
 

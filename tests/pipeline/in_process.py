@@ -5,7 +5,7 @@ Decode children, models, staging and commits are the real ones; only the pools a
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,7 @@ import pipeline.workers
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.decode import Decoder
 from pipeline.describe_stage import DescribeStage, embed_questions
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.items import (
     Item,
     Probed,
@@ -48,7 +48,7 @@ class InProcessWorkers:
         self._config, self._setup = config, setup
         self._begun: Counter[str] = Counter()
         self._describe: DescribeStage | None = None
-        self._vectors: Mapping[str, FloatArray] | None = None
+        self._questions: Questions | None = None
 
     def __enter__(self) -> "InProcessWorkers":
         return self
@@ -72,9 +72,9 @@ class InProcessWorkers:
             staged = self._describe(decode(item_to_row(item)))
             yield receipt_from_record(stage_item(staged, self._config.output).to_pylist()[0])
 
-    def question_vectors(self) -> Mapping[str, FloatArray]:
-        self._vectors = self._vectors or embed_questions(self._setup)
-        return self._vectors
+    def questions(self) -> Questions:
+        self._questions = self._questions or embed_questions(self._setup)
+        return self._questions
 
     def _begin(self, name: str) -> int:
         self._begun[name] += 1

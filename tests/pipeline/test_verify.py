@@ -118,6 +118,10 @@ BREAKS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
     "every clip of an indexed video has the captions its fingerprints name": ("captions", without_first),
     "an indexed video has the answers its fingerprints name": ("videos", wanting("answer:q1:clip")),
     "an answer names its clip exactly when a clip was asked": ("answers", put(scope="clip")),
+    "an answer abstained below the threshold it records": (
+        "answers",
+        put(abstained=True, relevance=0.3, abstain_below=0.2),
+    ),
     "n_segments and n_frames of a clip are those of its segments": ("segments", without_first),
     "a clip has all its frames or, where frames are left out, none": ("frames", without_first),
     "a clip knows the time of each of its frames": ("clips", put(frame_pts_s=[2.0, 1.0, 0.0])),
@@ -210,7 +214,7 @@ def test_schemas_of_files(index: Index) -> None:
     assert f"{clips} column embedding is extension" in wrong
     assert f"{captions} has a column extra that is not in the schema" in wrong
     assert f"{answers} lacks the columns answer" in wrong
-    assert f"{errors} has schema version 99, expected 1 to 1" in wrong
+    assert f"{errors} has schema version 99, expected 1 to 2" in wrong
 
 
 def test_open_work_is_noted_and_is_not_wrong(index: Index) -> None:
