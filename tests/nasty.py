@@ -194,7 +194,7 @@ def binaries(outside: Path) -> dict[str, bytes]:
         "edit_negative.mp4": with_edits((2000, -5, 65536)),
         "edit_far.mp4": with_edits((0x7FFFFFFF, 0x7FFFFFFF, 65536)),
         "edit_empty.mp4": with_edits((0, 0, 0)),
-        "edit_loop.mp4": with_edits(*[(1000, 0, 65536)] * 5000),
+        "edit_loop.mp4": with_edits(*[(1000, 0, 65536)] * 64),
         "edit_rates.mp4": with_edits((1000, 0, 0x7FFFFFFF), (1, 1, 0), (0xFFFFFFFF, -1, 1)),
         "fragmented.mp4": fragmented,
         "fragment_cut.mp4": fragmented[: len(fragmented) * 2 // 3],
