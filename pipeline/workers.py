@@ -49,6 +49,7 @@ class Workers:
 
     def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: DescribeSetup) -> None:
         self._cluster, self._config, self._setup = cluster, config, setup
+        self._questions: Questions | None = None
 
     def __enter__(self) -> "Workers":
         _start_ray(self._cluster)
@@ -115,12 +116,13 @@ class Workers:
         self._metrics.add_videos(statuses)
 
     def questions(self) -> Questions:
-        """The recipe's questions as the encoder sees them, made on a worker: the driver loads no model."""
+        """The recipe's questions as the encoder sees them, made on a worker, once: the driver loads no model."""
         from pipeline.describe_stage import embed_questions
 
-        remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
-        questions: Questions = ray.get(remote.remote(self._setup))
-        return questions
+        if self._questions is None:
+            remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
+            self._questions = ray.get(remote.remote(self._setup))
+        return self._questions
 
 
 class _Metrics:
