@@ -8,7 +8,8 @@ an index that holds it all:
     ledger     reading `videos` for a plan: video_id, version, status, fingerprints
     commit     a wave of 1,000 changed videos replaced in the ledger
     no-op      the whole of jobs.index when nothing has changed: listing, plan, books, its row in `runs` (builtin model)
-    s3         with --s3: the listing of S3 against the bare pages of list_objects_v2, on a local moto server
+    s3         with --s3: bare pages of list_objects_v2, the listing, and a no-op run over archive and index in S3, on
+               a local moto server, whose own work is most of the wall time
 
 Seconds are wall and CPU, memory is the growth of the peak resident size. Ends with one JSON line.
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from benchmarks.machine import describe
 from pipeline.commits import commit
 from pipeline.config import IndexConfig
 from pipeline.index import Index
@@ -93,12 +95,19 @@ def wave(folder: str) -> int:
 
 
 def nothing_new(folder: str) -> int:
-    report = run_index(prepare(job(folder)), ClusterOptions(), "index", lambda line: None)
-    return report.listed
+    return no_op(job(folder))
+
+
+def no_op(config: IndexConfig) -> int:
+    return run_index(prepare(config), ClusterOptions(), "index", lambda line: None).listed
 
 
 def job(folder: str) -> IndexConfig:
     return IndexConfig(roots=(f"{folder}/archive",), output=f"{folder}/index", model="builtin")
+
+
+def s3_job(archive: str) -> IndexConfig:
+    return IndexConfig(roots=(archive,), output=archive.replace("/archive/", "/index"), model="builtin")
 
 
 def bare_s3(uri: str) -> int:
@@ -114,6 +123,8 @@ WORK: dict[str, Callable[[str], int]] = {
     "no-op": nothing_new,
     "s3 bare": bare_s3,
     "s3 listing": lambda uri: len(list_archive([uri]).table),
+    "s3 no-op": lambda uri: no_op(s3_job(uri)),
+    "s3 index": lambda uri: make_index(s3_job(uri)),
 }
 
 
@@ -125,9 +136,9 @@ def make_archive(folder: str, n_videos: int) -> None:
         (below / f"recording_{number:07d}.mp4").touch()
 
 
-def make_index(folder: str) -> None:
+def make_index(config: IndexConfig) -> int:
     """The ledger of an index in which every video of the archive is indexed."""
-    prepared, index = prepare(job(folder)), Index.create(f"{folder}/index")
+    prepared, index = prepare(config), Index.create(config.output)
     recipe = recipe_for(prepared, index)
     stages = [{"stage": stage, "fingerprint": recipe.fingerprints[stage]} for stage in recipe.wanted]
     constant = {"size_bytes": 0, "container": "mp4", "codec": "h264", "width": 1920, "height": 1080, "n_clips": 4}
@@ -136,6 +147,7 @@ def make_index(folder: str) -> None:
     listed = prepared.listing.table.select(["video_id", "uri", "name", "root", "version"])
     rows = [{**row, **constant} for row in listed.to_pylist()]
     commit(index, videos=pa.Table.from_pylist(rows, schema=videos_schema()))
+    return len(rows)
 
 
 def in_fresh_process(what: str, where: str, environment: dict[str, str] | None = None) -> Numbers:
@@ -145,6 +157,14 @@ def in_fresh_process(what: str, where: str, environment: dict[str, str] | None =
     )
     numbers: Numbers = json.loads(done.stdout)
     return numbers
+
+
+def measure_local(n_videos: int) -> dict[str, Numbers]:
+    with tempfile.TemporaryDirectory() as folder:
+        make_archive(folder, n_videos)
+        make_index(job(folder))
+        in_fresh_process("bare", folder)  # warms the directory cache for all
+        return by_turns(dict.fromkeys(("bare", "listing", "ledger", "commit", "no-op"), folder))
 
 
 def measure_s3(n_videos: int) -> dict[str, Numbers]:
@@ -158,7 +178,8 @@ def measure_s3(n_videos: int) -> dict[str, Numbers]:
         for number in range(n_videos):
             client.put_object(Bucket=BUCKET, Key=f"archive/camera_{number // 1000}/recording_{number:07d}.mp4")
         where = f"s3://{BUCKET}/archive/"
-        return by_turns({"s3 bare": where, "s3 listing": where}, environment)
+        in_fresh_process("s3 index", where, environment)
+        return by_turns(dict.fromkeys(("s3 bare", "s3 listing", "s3 no-op"), where), environment)
 
 
 def main() -> None:
@@ -167,24 +188,26 @@ def main() -> None:
     parser.add_argument("--s3", type=int, default=0, metavar="N", help="also list N objects of a local S3 server")
     parser.add_argument("--only", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("--where", help=argparse.SUPPRESS)
+    parser.add_argument("--s3-alone", action="store_true", help="leave the local measurements out")
     args = parser.parse_args()
     if args.only:
         print(json.dumps(measure(lambda: WORK[args.only](args.where))))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        make_archive(folder, args.videos)
-        make_index(folder)
-        in_fresh_process("bare", folder)  # warms the directory cache for all
-        numbers = by_turns(dict.fromkeys(("bare", "listing", "ledger", "commit", "no-op"), folder))
+    numbers: dict[str, Numbers] = {}
+    if not args.s3_alone:
+        numbers |= measure_local(args.videos)
     if args.s3:
         numbers |= measure_s3(args.s3)
     print(f"{'':<11}{'videos':>9}{'wall s':>9}{'CPU s':>9}{'bytes a video':>15}")
     for what, n in numbers.items():
         print(f"{what:<11}{n['videos']:>9,.0f}{n['wall_s']:>9.2f}{n['cpu_s']:>9.2f}{n['bytes_per_video']:>15,.0f}")
-    ratios = {"listing_over_bare_cpu": numbers["listing"]["cpu_s"] / numbers["bare"]["cpu_s"]}
+    ratios = {}
+    if not args.s3_alone:
+        ratios["listing_over_bare_cpu"] = numbers["listing"]["cpu_s"] / numbers["bare"]["cpu_s"]
     if args.s3:
-        ratios["s3_listing_over_bare_wall"] = numbers["s3 listing"]["wall_s"] / numbers["s3 bare"]["wall_s"]
-    print(json.dumps({"benchmark": "ledger", **ratios, "numbers": numbers}))
+        for what in ("listing", "no-op"):
+            ratios[f"s3_{what}_over_bare_wall"] = numbers[f"s3 {what}"]["wall_s"] / numbers["s3 bare"]["wall_s"]
+    print(json.dumps({"benchmark": "ledger", **ratios, "numbers": numbers, **describe()}))
 
 
 if __name__ == "__main__":
