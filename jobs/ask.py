@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs import cli
-from jobs.index import BUILTIN_WARNING
+from jobs.index import BUILTIN_WARNING, add_where_it_runs, cluster_of
 from pipeline.ask import Asking, AskReport, prepare_ask, run_ask
 from pipeline.choices import with_choices
 from pipeline.errors import UsageError
-from pipeline.pools import ClusterOptions
 
 SHOWN = 50
 
@@ -47,7 +46,7 @@ def _ask(args: argparse.Namespace) -> int:
         device=args.device,
     )
     prepared = prepare_ask(asking, args.thresholds)
-    cluster = ClusterOptions(args.address, args.num_cpus, args.num_gpus, args.shared_filesystem)
+    cluster = cluster_of(args)
     report = run_ask(asking, prepared, cluster, lambda line: print(line, file=sys.stderr, flush=True))
     if args.json:
         print(json.dumps({"run_id": report.run_id, "answers": report.answers}))
@@ -139,10 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="all answers as one JSON object, instead of lines")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the models run")
-    parser.add_argument("--address", help="Ray cluster to join (default: RAY_ADDRESS, else a Ray of its own)")
-    parser.add_argument("--num-cpus", type=int, metavar="N", help="cores of a Ray of its own (default: all)")
-    parser.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of a Ray of its own (default: all)")
-    parser.add_argument("--shared-filesystem", action="store_true", help="every node sees local paths as this one does")
+    add_where_it_runs(parser)
     return parser
 
 
