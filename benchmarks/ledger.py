@@ -1,17 +1,20 @@
-"""What an archive of 100,000 videos costs before any work: `python -m benchmarks.ledger [--videos N]`.
+"""What an archive of 100,000 videos costs before any work: `python -m benchmarks.ledger [--videos N] [--output FILE]`.
 
 Measured in fresh processes, thrice by turns, medians shown; over a made-up archive (empty files, 1,000 to a folder) and
 an index that holds it all:
 
-    bare       os.scandir and stat of every file, nothing kept: the floor for any listing
-    listing    pipeline.listing.list_archive
-    ledger     reading `videos` for a plan: video_id, version, status, fingerprints
-    commit     a wave of 1,000 changed videos replaced in the ledger
-    no-op      the whole of jobs.index when nothing has changed: listing, plan, books, its row in `runs` (builtin model)
-    s3         with --s3: bare pages of list_objects_v2, the listing, and a no-op run over archive and index in S3, on
-               a local moto server, whose own work is most of the wall time
+    bare         os.scandir and stat of every file, nothing kept: the floor for any listing
+    listing      pipeline.listing.list_archive
+    ledger       reading of `videos` what a plan needs
+    commit       a wave of 1,000 changed videos replaced in the ledger
+    no-op        all of jobs.index when nothing has changed: listing, plan, books, its row in `runs` (builtin model)
+    first night  listing, plan and commit of an archive that is all new and left for later, as by --limit
+    new prompt   listing and plan when every video is owed a caption
+    s3           with --s3: bare pages of list_objects_v2, the listing, and a no-op run over archive and index in S3, on
+                 a local moto server, whose own work is most of the wall time
 
-Seconds are wall and CPU, memory is the growth of the peak resident size. Ends with one JSON line.
+Seconds are wall and CPU, memory is the growth of the peak resident size; bytes a video are the slope between a
+hundredth of the videos and all, because some tens of MB are code that is loaded once. Ends with one JSON line.
 """
 
 import argparse
@@ -23,21 +26,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.machine import describe
 from pipeline.commits import commit
 from pipeline.config import IndexConfig
 from pipeline.index import Index
 from pipeline.listing import list_archive
+from pipeline.plan import plan_run
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import prepare
-from pipeline.run import recipe_for, run_index
+from pipeline.report import Stopwatch
+from pipeline.run import ledger_of, recipe_for, run_index
 from pipeline.schemas import videos_schema
 from pipeline.storage import list_objects
+from pipeline.writer import Writer
 
 Numbers = dict[str, float]
 
@@ -49,7 +55,7 @@ def measure(work: Callable[[], int]) -> Numbers:
     n_videos = work()
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
     grown_bytes = peak_bytes() - before_bytes
-    return {"videos": n_videos, "wall_s": wall_s, "cpu_s": cpu_s, "bytes_per_video": grown_bytes / n_videos}
+    return {"videos": n_videos, "wall_s": wall_s, "cpu_s": cpu_s, "grown_bytes": grown_bytes}
 
 
 def peak_bytes() -> int:
@@ -84,7 +90,7 @@ def listing(folder: str) -> int:
 
 
 def ledger(folder: str) -> int:
-    return len(Index.open(f"{folder}/index").read("videos", ["video_id", "version", "status", "fingerprints"]))
+    return len(ledger_of(Index.open(f"{folder}/index")))
 
 
 def wave(folder: str) -> int:
@@ -100,6 +106,22 @@ def nothing_new(folder: str) -> int:
 
 def no_op(config: IndexConfig) -> int:
     return run_index(prepare(config), ClusterOptions(), "index", lambda line: None).listed
+
+
+def first_night(folder: str) -> int:
+    with tempfile.TemporaryDirectory() as place:
+        prepared = prepare(replace(job(folder), output=f"{place}/index"))
+        index = Index.create(f"{place}/index")
+        recipe = recipe_for(prepared, index)
+        plan = plan_run(prepared.listing.table, ledger_of(index), recipe, None, prepared.listing.covers)
+        Writer(index, prepared, recipe, "run", Stopwatch(), lambda: None).commit_pending(plan.todo)
+        return index.snapshot().n_rows("videos")
+
+
+def new_prompt(folder: str) -> int:
+    prepared, index = prepare(replace(job(folder), caption_prompt="What moves?")), Index.open(f"{folder}/index")
+    recipe = recipe_for(prepared, index)
+    return len(plan_run(prepared.listing.table, ledger_of(index), recipe, None, prepared.listing.covers).todo)
 
 
 def job(folder: str) -> IndexConfig:
@@ -121,11 +143,16 @@ WORK: dict[str, Callable[[str], int]] = {
     "ledger": ledger,
     "commit": wave,
     "no-op": nothing_new,
+    "first night": first_night,
+    "new prompt": new_prompt,
     "s3 bare": bare_s3,
     "s3 listing": lambda uri: len(list_archive([uri]).table),
     "s3 no-op": lambda uri: no_op(s3_job(uri)),
     "s3 index": lambda uri: make_index(s3_job(uri)),
 }
+
+
+LOCAL = ("bare", "listing", "ledger", "commit", "no-op", "first night", "new prompt")
 
 
 def make_archive(folder: str, n_videos: int) -> None:
@@ -159,14 +186,6 @@ def in_fresh_process(what: str, where: str, environment: dict[str, str] | None =
     return numbers
 
 
-def measure_local(n_videos: int) -> dict[str, Numbers]:
-    with tempfile.TemporaryDirectory() as folder:
-        make_archive(folder, n_videos)
-        make_index(job(folder))
-        in_fresh_process("bare", folder)  # warms the directory cache for all
-        return by_turns(dict.fromkeys(("bare", "listing", "ledger", "commit", "no-op"), folder))
-
-
 def measure_s3(n_videos: int) -> dict[str, Numbers]:
     import boto3
 
@@ -186,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=100_000)
     parser.add_argument("--s3", type=int, default=0, metavar="N", help="also list N objects of a local S3 server")
+    parser.add_argument("--output", type=Path, help="write the JSON here as well")
     parser.add_argument("--only", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("--where", help=argparse.SUPPRESS)
     parser.add_argument("--s3-alone", action="store_true", help="leave the local measurements out")
@@ -195,19 +215,39 @@ def main() -> None:
         return
     numbers: dict[str, Numbers] = {}
     if not args.s3_alone:
-        numbers |= measure_local(args.videos)
+        with tempfile.TemporaryDirectory() as folder:
+            numbers = measure_local(f"{folder}/all", args.videos)
+            few = measure_local(f"{folder}/few", args.videos // 100)
+        for what, n in numbers.items():
+            more = n["videos"] - few[what]["videos"]
+            n["bytes_per_video"] = (n["grown_bytes"] - few[what]["grown_bytes"]) / more if more else 0.0
     if args.s3:
         numbers |= measure_s3(args.s3)
-    print(f"{'':<11}{'videos':>9}{'wall s':>9}{'CPU s':>9}{'bytes a video':>15}")
+    print(f"{'':<12}{'videos':>9}{'wall s':>9}{'CPU s':>9}{'MB':>7}{'bytes a video':>15}")
     for what, n in numbers.items():
-        print(f"{what:<11}{n['videos']:>9,.0f}{n['wall_s']:>9.2f}{n['cpu_s']:>9.2f}{n['bytes_per_video']:>15,.0f}")
+        per_video = f"{n['bytes_per_video']:>15,.0f}" if "bytes_per_video" in n else ""
+        seconds = f"{n['wall_s']:>9.2f}{n['cpu_s']:>9.2f}{n['grown_bytes'] / 1e6:>7.0f}"
+        print(f"{what:<12}{n['videos']:>9,.0f}{seconds}{per_video}")
     ratios = {}
     if not args.s3_alone:
         ratios["listing_over_bare_cpu"] = numbers["listing"]["cpu_s"] / numbers["bare"]["cpu_s"]
     if args.s3:
         for what in ("listing", "no-op"):
             ratios[f"s3_{what}_over_bare_wall"] = numbers[f"s3 {what}"]["wall_s"] / numbers["s3 bare"]["wall_s"]
-    print(json.dumps({"benchmark": "ledger", **ratios, "numbers": numbers, **describe()}))
+    from benchmarks import machine  # torch: no part of what is measured
+
+    report = {"benchmark": "ledger", **ratios, "numbers": numbers, **machine.describe()}
+    if args.output:
+        args.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+
+
+def measure_local(folder: str, n_videos: int) -> dict[str, Numbers]:
+    Path(folder).mkdir()
+    make_archive(folder, n_videos)
+    make_index(job(folder))
+    in_fresh_process("bare", folder)  # warms the directory cache for all
+    return by_turns(dict.fromkeys(LOCAL, folder))
 
 
 if __name__ == "__main__":

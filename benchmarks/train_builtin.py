@@ -9,7 +9,8 @@ lie near the embeddings of the words that name it.
 Stage 3, which `--stage 3` alone asks for: projector and decoder go on from the weights that ship, on long clips, with
 fresh optimisers and more questions a clip; easy types weigh less.
 
-Resumable: every stage checkpoints into FOLDER and goes on from there. `--export` writes what there is to pipeline/builtin.
+Resumable: every stage checkpoints into FOLDER and goes on from there. `--export` writes what there is to
+pipeline/builtin.
 Renders in memory; training needs torch, transformers, safetensors, pillow and numpy.
 """
 
@@ -56,7 +57,7 @@ class Recipe:
         Phase((16, 24, 32), 16, 140),
     )
     stage2_questions: int = 8
-    more_phases: tuple[Phase, ...] = (Phase((12, 16, 24, 32), 16, 600),)
+    more_phases: tuple[Phase, ...] = (Phase((6, 8, 10), 32, 200), Phase((12, 16, 24, 32), 16, 600))
     more_questions: int = 12
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
@@ -202,22 +203,30 @@ def _phase_at(step: int, phases: tuple[Phase, ...]) -> Phase:
 
 # A caption has many tokens, a question one or two. What few clips can be asked, or takes long to learn, weighs more.
 WEIGHTS = {
-    "presence": 0.5, "colour": 0.5, "shape": 0.5, "order": 0.5, "exists": 1.0, "count": 1.5, "quarter": 2.0,
-    "room": 2.0, "after": 2.0, "small": 2.0, "direction": 2.0, "change": 3.0, "flash": 3.0, "caption": 0.12,
+    "presence": 0.5, "colour": 0.5, "shape": 0.5, "order": 0.5, "exists": 2.0, "count": 2.0, "quarter": 2.0,
+    "room": 3.0, "after": 3.0, "small": 2.0, "direction": 3.0, "change": 3.0, "flash": 3.0, "caption": 0.12,
 }  # fmt: skip
 
 
 class _Naming(nn.Module):
-    """How near each projected cell lies to the words for its kind and colour, "nothing" for an empty one."""
+    """What each projected cell tells: its kind and colour ("nothing" for an empty one), its room, where it is.
+
+    The first three by how near it lies to their words, so that a question can find it; row and column by a throw-away
+    linear head, so that a movement can be read off two cells.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         index = {word: i for i, word in enumerate(words())}
         self.kinds = torch.tensor([index[w] for w in ("nothing", *KINDS)])
         self.colours = torch.tensor([index[w] for w in ("nothing", *COLOURS)])
+        self.rooms = tuple(torch.tensor([index[w] for w in names]) for names in (TONES, TEXTURES))
+        self.place = nn.Linear(192, 2 * GRID)
 
-    def forward(self, cells: torch.Tensor, truth: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """`cells` (S, 16, d), `truth` (S, 16, 3), `embedding` (vocabulary, d)."""
+    def forward(
+        self, cells: torch.Tensor, truth: torch.Tensor, rooms: torch.Tensor, embedding: torch.Tensor
+    ) -> torch.Tensor:
+        """`cells` (S, 16, d), `truth` (S, 16, 3), `rooms` (S, 2), `embedding` (vocabulary, d)."""
         unit = F.rms_norm(cells.float(), (cells.shape[-1],))
         covered = truth[..., 0] > 0
         loss = torch.zeros(())
@@ -225,7 +234,13 @@ class _Naming(nn.Module):
             logits = unit @ embedding[names].float().T
             for where in (covered, ~covered):
                 loss = loss + 0.5 * F.cross_entropy(logits[where], truth[..., axis][where])
-        return loss
+        for names, room in zip(self.rooms, rooms.unbind(-1), strict=True):
+            logits = unit @ embedding[names].float().T  # a thing tells its room too: "in the navy room, ..."
+            loss = loss + 0.5 * F.cross_entropy(logits.flatten(0, 1), room.repeat_interleave(cells.shape[1]))
+        where_it_is = torch.arange(GRID * GRID).expand(len(cells), -1)
+        row, column = self.place(unit).split(GRID, -1)
+        loss = loss + 0.5 * F.cross_entropy(row.flatten(0, 1), (where_it_is // GRID).flatten())
+        return loss + 0.5 * F.cross_entropy(column.flatten(0, 1), (where_it_is % GRID).flatten())
 
 
 def block_mask(segment: torch.Tensor, prefix: int) -> torch.Tensor:
@@ -303,7 +318,7 @@ def clip_loss(
     target, kind = batch.target[where], batch.kind[where]
     weight = torch.tensor([WEIGHTS[name] for name in data.KINDS_OF_TARGET])[kind]
     loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
-    loss = loss + naming_weight * naming(states, batch.cells, embed.weight)
+    loss = loss + naming_weight * naming(states, batch.cells, batch.rooms, embed.weight)
     ends = target == words().index("<|im_end|>")
     return loss, (logits.argmax(-1) == target).detach(), torch.where(ends, -1, kind)
 
@@ -338,7 +353,7 @@ def _train_on_clips(
     model.model.language_model.set_attn_implementation("per_clip")
     model.model.vision_tower.set_attn_implementation("eager")
     model.model.vision_tower.requires_grad_(False)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for p in (*model.parameters(), *naming.parameters()) if p.requires_grad]
     # Muon for the matrices inside the decoder and the projector, AdamW for embeddings, norms and biases.
     inside = [p for name, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in inside}
@@ -351,6 +366,7 @@ def _train_on_clips(
     if path.exists():
         state = torch.load(path)
         model.load_state_dict(state["model"])
+        naming.load_state_dict(state["naming"])
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         first = state["step"]
@@ -387,7 +403,8 @@ def _train_on_clips(
                 seconds=seconds, **scores,
             )  # fmt: skip
         if ranks.rank == 0 and (step % 100 == 99 or step == total - 1):
-            _save(path, model=model.state_dict(), optimisers=[o.state_dict() for o in optimisers], step=step + 1)
+            states = [optimiser.state_dict() for optimiser in optimisers]
+            _save(path, model=model.state_dict(), naming=naming.state_dict(), optimisers=states, step=step + 1)
 
 
 def thresholds_on_dev(folder: Path, n_items: int = 120) -> dict[str, float]:

@@ -185,6 +185,7 @@ class ClipBatch:
 
     pixels: torch.Tensor  # (S, 3, 64, 64)
     cells: torch.Tensor  # (S, 16, 3)
+    rooms: torch.Tensor  # (S, 2): tone, texture
     frame_state: torch.Tensor  # (B, T)
     token_ids: torch.Tensor  # (B, L) of the questions alone
     segment: torch.Tensor  # (B, L), -1 where padded
@@ -196,12 +197,15 @@ class ClipBatch:
 KINDS_OF_TARGET = (*TWELVE, "exists", "caption")
 
 
-def _states(clip: Clip, rng: np.random.Generator) -> tuple[list[Pixels], list[npt.NDArray[np.int64]], list[int]]:
-    """The clip's different pictures, what their cells show, and which picture each frame is."""
+def _states(
+    clip: Clip, rng: np.random.Generator
+) -> tuple[list[Pixels], list[npt.NDArray[np.int64]], list[tuple[int, int]], list[int]]:
+    """The clip's different pictures, what their cells show, their rooms, and which picture each frame is."""
     nuisance = Nuisance.sample(rng, strong=True)
     seen: dict[object, int] = {}
     pictures: list[Pixels] = []
     cells: list[npt.NDArray[np.int64]] = []
+    rooms: list[tuple[int, int]] = []
     index: list[int] = []
     for frame in range(clip.n_frames):
         scene = clip.scene_at(frame)
@@ -215,8 +219,9 @@ def _states(clip: Clip, rng: np.random.Generator) -> tuple[list[Pixels], list[np
                 for row, col in look.cells():
                     shown[row * GRID + col] = KIND_ID[look.kind] + 1, COLOUR_ID[look.colour] + 1, SIZE_ID[look.size] + 1
             cells.append(shown)
+            rooms.append((TONE_ID[scene.room.tone], TEXTURE_ID[scene.room.texture]))
         index.append(seen[key])
-    return pictures, cells, index
+    return pictures, cells, rooms, index
 
 
 def _asked_held_out(answer: str, text: str) -> bool:
@@ -253,14 +258,16 @@ def clip_batch(
     rng = np.random.default_rng(seed)
     pictures: list[Pixels] = []
     cells: list[npt.NDArray[np.int64]] = []
+    rooms: list[tuple[int, int]] = []
     frame_state = np.zeros((size, n_frames), np.int64)
     rows: list[tuple[list[int], list[int], list[int], list[int], list[int]]] = []
     for b in range(size):
         clip = sample_clip(rng, n_frames, FOCUSES[int(rng.integers(len(FOCUSES)))])
-        shown, covers, index = _states(clip, rng)
+        shown, covers, shown_rooms, index = _states(clip, rng)
         frame_state[b] = np.array(index) + len(pictures)
         pictures += shown
         cells += covers
+        rooms += shown_rooms
         rows.append(_pack(_turns(clip, rng, n_questions, max_caption), tokenizer))
     length = max(len(row[0]) for row in rows)
     padded = [
@@ -268,8 +275,9 @@ def clip_batch(
         for column, fill in enumerate((0, -1, 0, -100, 0))
     ]
     return ClipBatch(
-        normalised(np.stack(pictures)), torch.from_numpy(np.stack(cells)), torch.from_numpy(frame_state), *padded
-    )
+        normalised(np.stack(pictures)), torch.from_numpy(np.stack(cells)), torch.tensor(rooms),
+        torch.from_numpy(frame_state), *padded,
+    )  # fmt: skip
 
 
 def _pack(

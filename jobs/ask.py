@@ -48,6 +48,8 @@ def _ask(args: argparse.Namespace) -> int:
     prepared = prepare_ask(asking, args.thresholds)
     cluster = cluster_of(args)
     report = run_ask(asking, prepared, cluster, lambda line: print(line, file=sys.stderr, flush=True))
+    for question in dict.fromkeys(row["question"] for row in report.answers if row["question_truncated"]):
+        print(f"note: too long for the encoder, evidence is of its beginning: {_plain(question)}", file=sys.stderr)
     if args.json:
         print(json.dumps({"run_id": report.run_id, "answers": report.answers}))
     else:

@@ -4,8 +4,8 @@
     python -m jobs.doctor --model llava-hf/llava-onevision-qwen2-0.5b-ov-hf --output s3://bucket/index
 
 Three videos whose content is known are rendered and indexed by the real job with the builtin models; every caption,
-answer, time and cut is compared with the truth. A caption on the wrong video, drifting times or a dropped segment are
-named. Exit 0 when all is well, 1 when something is wrong.
+answer, time and cut is compared with the truth, and the index is audited as by jobs.verify. A caption on the wrong
+video, drifting times or a dropped segment are named. Exit 0 when all is well, 1 when something is wrong.
 """
 
 import argparse
@@ -20,11 +20,13 @@ import duckdb
 
 from jobs import cli, index
 from pipeline.errors import JobError
+from pipeline.index import Index
 from pipeline.models import resolve_model, resolve_thresholds
 from pipeline.planted.archive import Truth, render_archive
 from pipeline.planted.selftest import find_faults
 from pipeline.report import PACKAGES
 from pipeline.storage import check_writable, open_storage
+from pipeline.verify import verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +58,10 @@ def self_test(seed: int) -> list[str]:
         code = index.main([str(archive), "--output", str(output), "--model", "builtin", *asked])
         if code != 0:
             return [f"jobs.index ended with exit code {code}"]
-        return faults_of(truth, output)
+        return [
+            *faults_of(truth, output),
+            *(f"jobs.verify: {finding}" for finding in verify(Index.open(str(output))).wrong),
+        ]
 
 
 def faults_of(truth: Truth, output: Path) -> list[str]:

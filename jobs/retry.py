@@ -1,5 +1,7 @@
 """Try failed, quarantined and partial videos again, with the configuration of the index's last jobs.index run.
 
+Those videos alone: new and changed files beside them wait for jobs.index.
+
     python -m jobs.retry --index INDEX
     python -m jobs.retry --index INDEX --where "error_class = 'DecodeTimeout'" --dry-run
 
@@ -10,14 +12,12 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from jobs import cli
 from jobs.index import add_where_it_runs, cluster_of, say, stop_on_signals
 from pipeline.index import Index
-from pipeline.prepare import prepare
-from pipeline.retry import last_config, to_retry
+from pipeline.retry import prepare_retry, to_retry
 from pipeline.run import run_index
 
 
@@ -60,7 +60,10 @@ def _retry(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(f"  {uri}" for uri in sorted(chosen["uri"].to_pylist())))
         return 0
-    prepared = prepare(replace(last_config(index), output=index.url, redo=None, limit=None), args.thresholds)
+    prepared = prepare_retry(index, chosen, args.thresholds)
+    if not prepared.listing.table.num_rows:
+        print("none of them is in the archive now: nothing to retry")
+        return 0
     stop_on_signals()
     report = run_index(prepared, cluster_of(args), "retry", say, frozenset(chosen["video_id"].to_pylist()))
     print(report)

@@ -19,7 +19,7 @@ from pathlib import Path
 from jobs import cli
 from pipeline.errors import UsageError
 from pipeline.index import Index
-from pipeline.search import Found, Hit, encoder_of, filterable_schema, search
+from pipeline.search import Found, Hit, as_caption, encoder_of, filterable_schema, search
 from pipeline.where import Where
 
 
@@ -39,9 +39,9 @@ def _search(args: argparse.Namespace) -> int:
     from pipeline.encoder import Encoder  # seconds of import that a mistyped command never pays
 
     encoder = Encoder(files.path)
-    if encoder.is_cut(args.text):
+    if encoder.is_cut(as_caption(args.text)):
         print("note: the text is longer than the encoder reads; its end was left out", file=sys.stderr)
-    query = encoder.texts([args.text])[0].numpy()
+    query = encoder.texts([as_caption(args.text)])[0].numpy()
     if args.print_vector:
         print(json.dumps([float(x) for x in query]))
         return 0
@@ -92,7 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("text", help="what to look for, in words")
+    parser.add_argument(
+        "text",
+        help="what to look for, in words: `red circle` is read as `a photo of red circle`, since encoders were trained "
+        "on captions; a text that ends in . ? or ! is read as it stands",
+    )
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="how many segments to show (default: 10)")
     parser.add_argument(

@@ -33,12 +33,20 @@ def nearest(place: Place, question: FloatArray, stage_name: str) -> Shown:
 
 
 def stage_abstentions(
-    storage: Storage, source: Source, abstained: Sequence[tuple[Place, Shown]], setup: DescribeSetup, dim: int
+    storage: Storage,
+    source: Source,
+    abstained: Sequence[tuple[Place, Shown]],
+    setup: DescribeSetup,
+    dim: int,
+    cut: frozenset[str],
 ) -> Iterator[Receipt]:
-    """Stage the rows of questions that were not asked, as one item of the video; nothing when there are none."""
+    """Stage the rows of questions that were not asked, as one item of the video; nothing when there are none.
+
+    `cut` are the stages whose question is longer than the encoder reads.
+    """
     if not abstained:
         return
-    by = Provenance(setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, dim)
+    by = Provenance(setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, dim, setup.abstain_below, cut)
     records: list[Record] = []
     for place, shown in abstained:
         text, fingerprint = setup.recipe.texts[shown.stage], setup.recipe.fingerprints[shown.stage]

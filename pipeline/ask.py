@@ -5,7 +5,7 @@ for all questions of a run. The stages are those of run.py.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from pipeline import ledger
 from pipeline.again import again_items, answer_items
 from pipeline.commits import commit, roll_forward
-from pipeline.config import CLIPS_PER_ITEM, IndexConfig, Recipe, answer_stage
+from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe, answer_stage
 from pipeline.errors import UsageError
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.index import Index
 from pipeline.items import Item
 from pipeline.listing import SCHEMA as LISTING_SCHEMA
@@ -34,7 +34,6 @@ from pipeline.report import RunReport, Stopwatch, new_run_id, publish
 from pipeline.run import WAVE_VIDEOS, staged_or_run
 from pipeline.schemas import clips_schema
 from pipeline.search import best_relevance, encoder_of, filterable_schema, with_videos
-from pipeline.staging import clear_staging
 from pipeline.standing import keep_standing
 from pipeline.storage import is_s3
 from pipeline.types import Bounds
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
     from pipeline.workers import Workers
 
 Say = Callable[[str], None]
-Vectors = Mapping[str, FloatArray]
 _SHOWN = ["video_id", "clip_id", "start_s", "end_s", "question_id", "question", "answer", "relevance", "evidence"]
+_SHOWN += ["abstained", "abstain_below", "question_truncated"]
 
 
 @dataclass(frozen=True)
@@ -150,15 +149,14 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         _refuse_other_recipe(index, recipe)
         writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
         abstain_below = prepared.thresholds.tau_t if asking.abstain_below is None else asking.abstain_below
-        wanted, vectors = _chosen(index, asking, writer)
+        wanted, questions = _chosen(index, asking, writer)
         pending, n_there = _pending(index, prepared.listing, wanted, recipe, abstain_below)
         n_asked = sum(len(ids) for p in pending for ids in p.stages.values())
         say(f"{n_asked} to ask, {n_there} answered already")
         failed = 0
         if pending:
-            vectors = vectors or _question_vectors(writer)
-            failed = _work(pending, writer, vectors, abstain_below, cluster, say)
-            clear_staging(index.storage)
+            questions = questions or _embed(writer)
+            failed = _work(pending, writer, questions, abstain_below, cluster, say)
         if asking.standing:
             keep_standing(index, asking.stages)
         config = replace(prepared.config, questions=asking.questions)
@@ -175,7 +173,7 @@ def _refuse_other_recipe(index: Index, recipe: Recipe) -> None:
         )
 
 
-def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[str, dict[str, str]], Vectors | None]:
+def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[str, dict[str, str]], Questions | None]:
     """What each question is asked of: stage -> {video_id or clip_id: video_id}; and vectors, if choosing took them."""
     rows = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
     names = asking.filterable.names
@@ -188,17 +186,17 @@ def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[str, dic
     everything = dict(sorted(zip(ids, videos, strict=True)))
     if asking.top is None or not everything:
         return dict.fromkeys(asking.stages, everything), None
-    vectors = _question_vectors(writer)
-    return _most_relevant(index, asking, everything, vectors, asking.top), vectors
+    questions = _embed(writer)
+    return _most_relevant(index, asking, everything, questions, asking.top), questions
 
 
 def _most_relevant(
-    index: Index, asking: Asking, everything: dict[str, str], vectors: Vectors, top: int
+    index: Index, asking: Asking, everything: dict[str, str], questions: Questions, top: int
 ) -> dict[str, dict[str, str]]:
     import numpy as np
 
     stages = list(asking.stages)
-    best = best_relevance(index, f"{asking.scope}_id", np.stack([vectors[stage] for stage in stages]))
+    best = best_relevance(index, f"{asking.scope}_id", np.stack([questions.vectors[stage] for stage in stages]))
     chosen = {}
     for at, stage in enumerate(stages):
         ranked = sorted((key for key in everything if key in best), key=lambda key: (-best[key][at], key))
@@ -252,7 +250,7 @@ def _existing(index: Index, recipe: Recipe, abstain_below: float) -> dict[tuple[
     return found
 
 
-def _question_vectors(writer: Writer) -> Vectors:
+def _embed(writer: Writer) -> Questions:
     from pipeline.describe_stage import embed_questions  # torch: a run with nothing to ask never imports it
 
     return embed_questions(writer.setup())
@@ -261,7 +259,7 @@ def _question_vectors(writer: Writer) -> Vectors:
 def _work(
     pending: Sequence[_Pending],
     writer: Writer,
-    vectors: Vectors,
+    questions: Questions,
     abstain_below: float,
     cluster: ClusterOptions,
     say: Say,
@@ -272,10 +270,10 @@ def _work(
         workers: Workers | None = None
         for first in range(0, len(pending), WAVE_VIDEOS):
             wave = pending[first : first + WAVE_VIDEOS]
-            work = [_begin(p, writer, vectors, abstain_below) for p in wave]
+            work = _begin(wave, writer, questions, abstain_below)
             items = [item for w in work for item in w.items]
             if items and workers is None:
-                workers = stack.enter_context(_workers(writer, cluster))
+                workers = stack.enter_context(_workers(writer, abstain_below, cluster))
                 say(f"pools: {workers.pools}")
             if workers is not None:
                 by_id = {w.source.video_id: w for w in work}
@@ -287,34 +285,53 @@ def _work(
     return failed
 
 
-def _workers(writer: Writer, cluster: ClusterOptions) -> "Workers":
+def _workers(writer: Writer, abstain_below: float, cluster: ClusterOptions) -> "Workers":
     from pipeline.workers import Workers  # seconds of import that a run with nothing to look at never pays
 
-    return Workers(cluster, writer.prepared.config, writer.setup())
+    return Workers(cluster, writer.prepared.config, _setup(writer, abstain_below))
 
 
-def _begin(p: _Pending, writer: Writer, vectors: Vectors, abstain_below: float) -> Work:
+def _setup(writer: Writer, abstain_below: float) -> DescribeSetup:
+    return replace(writer.setup(), abstain_below=abstain_below)
+
+
+def _begin(wave: Sequence[_Pending], writer: Writer, questions: Questions, abstain_below: float) -> list[Work]:
+    ids = pa.array([p.video["video_id"] for p in wave])
+    rows = pc.index_in(ids, writer.prepared.listing.table["video_id"].combine_chunks()).to_pylist()
+    todos = [Todo(row, "again", "answer", tuple(sorted(p.whole)), 0) for row, p in zip(rows, wave, strict=True)]
+    work = writer.begin(todos)
+    asked_of = {p.video["video_id"]: p for p in wave}
+    for w, clips, segments in writer.stored(work):
+        _cut(asked_of[w.source.video_id], w, clips, segments, writer, questions, abstain_below)
+    return work
+
+
+def _cut(
+    p: _Pending,
+    w: Work,
+    clips: pa.Table,
+    segments: pa.Table,
+    writer: Writer,
+    questions: Questions,
+    abstain_below: float,
+) -> None:
     """One video: what nothing in it is relevant to is staged here and now, the rest becomes items."""
     from pipeline.abstain import nearest, stage_abstentions
 
-    rows = writer.prepared.listing.table["video_id"]
-    row = pc.index(rows, p.video["video_id"]).as_py()
-    w = writer.begin(Todo(row, "again", "answer", tuple(sorted(p.whole)), 0))
-    clips, segments = writer.stored_rows(w)
     segments = segments.sort_by([("clip_id", "ascending"), ("segment_index", "ascending")])
     places = _places(clips, segments)
     abstained, asked = [], dict[str, list[str | None]]()
     for stage, ids in p.stages.items():
         for clip_id in ids:
-            shown = nearest(places[clip_id], vectors[stage], stage)
+            shown = nearest(places[clip_id], questions.vectors[stage], stage)
             if max(shown.relevance) < abstain_below:
                 abstained.append((places[clip_id], shown))
             else:
                 asked.setdefault(stage, []).append(clip_id)
-    w.items = list(_items(w, clips, segments, asked, vectors, writer.recipe))
+    w.items = list(_items(w, clips, segments, asked, questions, writer.recipe))
     dim = segments.schema.field("embedding").type.list_size
-    w.answers += stage_abstentions(writer.index.storage, w.source, abstained, writer.setup(), dim)
-    return w
+    setup = _setup(writer, abstain_below)
+    w.answers += stage_abstentions(writer.index.storage, w.source, abstained, setup, dim, questions.cut)
 
 
 def _places(clips: pa.Table, segments: pa.Table) -> dict[str | None, "Place"]:
@@ -331,10 +348,15 @@ def _places(clips: pa.Table, segments: pa.Table) -> dict[str | None, "Place"]:
 
 
 def _items(
-    w: Work, clips: pa.Table, segments: pa.Table, asked: dict[str, list[str | None]], vectors: Vectors, recipe: Recipe
+    w: Work,
+    clips: pa.Table,
+    segments: pa.Table,
+    asked: dict[str, list[str | None]],
+    questions: Questions,
+    recipe: Recipe,
 ) -> Iterator[Item]:
     """Whole videos: the frames that are shown. Clips: those asked the same questions go together."""
-    videos = {stage: vectors[stage] for stage in asked if stage.endswith(":video")}
+    videos = {stage: questions.vectors[stage] for stage in asked if stage.endswith(":video")}
     if videos:
         yield from answer_items(w.source, clips, segments, videos, recipe.fingerprints)
     stages_of: dict[str | None, list[str]] = {}
@@ -381,7 +403,7 @@ def _answers(index: Index, asking: Asking, wanted: dict[str, dict[str, str]]) ->
     name_of = {video["video_id"]: video["name"] for video in names}
     order = {stage.split(":")[1]: at for at, stage in enumerate(asking.stages)}
     mine = pc.field("question_id").isin(list(order)) & (pc.field("scope") == asking.scope)
-    rows = index.read("answers", [*_SHOWN, "abstained"], filter=mine).to_pylist()
+    rows = index.read("answers", _SHOWN, filter=mine).to_pylist()
     kept = [
         {"name": name_of[row["video_id"]], **row}
         for row in rows

@@ -163,6 +163,7 @@ class DescribeSetup:
     keep_frames: bool
     device: str  # "auto": a GPU where torch sees one
     run_id: str
+    abstain_below: float | None = None  # relevance below which jobs.ask puts no question; None: all are put
 
 
 def caption_stage(prompt: str) -> str:

@@ -19,7 +19,7 @@ from pipeline.describe import Describer, Prompting, show_whole_video
 from pipeline.embed import EmbeddedClip, embed_clips
 from pipeline.encoder import Encoder
 from pipeline.errors import ChangedWhileRead, OutOfMemory, VideoError, WorkerLost
-from pipeline.evidence import FloatArray, choose_shown, segment_relevance
+from pipeline.evidence import FloatArray, Questions, choose_shown, segment_relevance
 from pipeline.items import (
     Failure,
     Item,
@@ -56,7 +56,8 @@ class DescribeStage:
         encoder = resolve_model(setup.encoder.name, "encoder")
         self._encoder = Encoder(encoder.path, device, dtype)
         self._normalisation = encoder.normalisation
-        self._questions = _question_vectors(self._encoder, setup.recipe.texts)
+        questions = _embed_questions(self._encoder, setup.recipe.texts)
+        self._questions = questions.vectors
         self._describer: Describer | None = None
         if setup.recipe.texts:
             model = resolve_model(setup.model.name, "model")
@@ -67,7 +68,16 @@ class DescribeStage:
                 self._encoder.flops_per_frame,
                 Prompting(setup.prune, setup.p, setup.max_new_tokens, setup.recipe.texts),
             )
-        self._by = Provenance(setup.run_id, setup.encoder, setup.model, setup.prune, setup.p, self._encoder.dim)
+        self._by = Provenance(
+            setup.run_id,
+            setup.encoder,
+            setup.model,
+            setup.prune,
+            setup.p,
+            self._encoder.dim,
+            setup.abstain_below,
+            questions.cut,
+        )
 
     def __call__(self, row: pa.Table) -> pa.Table:
         item, decoded = item_from_row(row), decoded_from_row(row)
@@ -230,14 +240,15 @@ def _receipt(
     )
 
 
-def embed_questions(setup: DescribeSetup) -> dict[str, FloatArray]:
-    """Unit vectors (D,) of the recipe's questions by stage, for a caller that holds no encoder."""
-    return _question_vectors(Encoder(resolve_model(setup.encoder.name, "encoder").path), setup.recipe.texts)
+def embed_questions(setup: DescribeSetup) -> Questions:
+    """The recipe's questions, for a caller that holds no encoder."""
+    return _embed_questions(Encoder(resolve_model(setup.encoder.name, "encoder").path), setup.recipe.texts)
 
 
-def _question_vectors(encoder: Encoder, texts: Mapping[str, str]) -> dict[str, FloatArray]:
-    stages = [stage for stage in texts if stage.startswith("answer:")]
-    if not stages:
-        return {}
-    vectors = encoder.texts([split_choices(texts[stage])[0] for stage in stages]).numpy()
-    return dict(zip(stages, vectors, strict=True))
+def _embed_questions(encoder: Encoder, texts: Mapping[str, str]) -> Questions:
+    asked = {stage: split_choices(text)[0] for stage, text in texts.items() if stage.startswith("answer:")}
+    if not asked:
+        return Questions({}, frozenset())
+    vectors = encoder.texts(list(asked.values())).numpy()
+    cut = frozenset(stage for stage, text in asked.items() if encoder.is_cut(text))
+    return Questions(dict(zip(asked, vectors, strict=True)), cut)

@@ -1,6 +1,7 @@
 """Which segments are about a question, and which frames of a video are shown to the model for it. Pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,14 @@ from pipeline.config import FRAMES_PER_CLIP
 from pipeline.items import Shown
 
 FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions in the encoder's space, by stage (`answer:<question_id>:<scope>`)."""
+
+    vectors: Mapping[str, FloatArray]  # (D,), unit
+    cut: frozenset[str]  # stages whose text is longer than the encoder reads; the vector is of its beginning
 
 
 def segment_means(frame_vectors: FloatArray, lengths: Sequence[int]) -> FloatArray:

@@ -10,7 +10,7 @@ Writing is commits.py. A file of an older snapshot may vanish under a reader: it
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -144,6 +144,12 @@ class Index:
             return empty.select(list(columns)) if columns is not None else empty
         rows = ds.dataset(paths, schema=schema, format="parquet", filesystem=self._arrow)
         return rows.to_table(columns=list(columns) if columns is not None else None, filter=filter)
+
+    def batches_at(self, snapshot: Snapshot, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Rows of one table in a given snapshot, a few thousand at a time, read little further than asked."""
+        for path in snapshot.paths(table):
+            with self._arrow.open_input_file(path) as source:
+                yield from pq.ParquetFile(source).iter_batches(8192, columns=list(columns), use_threads=False)
 
     def read_file(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One Parquet file as it is, with the schema it has."""

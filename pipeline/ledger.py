@@ -5,6 +5,9 @@ some rows, or only part of it decodes                -> partial
 no rows                                              -> failed; quarantined after three runs if transient
 left by --limit or --budget                          -> pending
 gone from a root that was listed whole               -> deleted
+
+`fingerprints` name what was asked of the video and by which recipe. Of an `indexed` video every row of it is there; of
+another one rows may be missing, and what it was asked is still known when it changes or is tried again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,8 +71,6 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
     attempts = outcome.todo.attempts + 1 if failures else 0
     if status == "failed" and failures[0].transient and attempts >= MAX_ATTEMPTS:
         status = "quarantined"
-    had_rows = [s for s in outcome.todo.stages if not s.startswith("answer:") or not any(_failed(outcome.answers))]
-    made = {s: outcome.fingerprints[s] for s in (had_rows if n_rows else ["sample"])}
     return _record(
         outcome.listed,
         run_id,
@@ -81,14 +82,17 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
         n_clips=_planned_clips(outcome),
         error_class=failures[0].error_class if failures else None,
         attempts=attempts,
-        fingerprints=made,
+        fingerprints={stage: outcome.fingerprints[stage] for stage in outcome.todo.stages},
     )
 
 
-def untouched_record(listed: Record, status: str, run_id: str, failure: Failure | None, attempts: int = 0) -> Record:
+def untouched_record(
+    listed: Record, status: str, run_id: str, failure: Failure | None, attempts: int = 0, before: Record | None = None
+) -> Record:
     """A video of which nothing was opened: refused by the listing, or left for a later run."""
     error_class = None if failure is None else failure.error_class
-    return _record(listed, run_id, status=status, error_class=error_class, attempts=attempts, fingerprints={})
+    row = _record(listed, run_id, status=status, error_class=error_class, attempts=attempts, fingerprints={})
+    return row if before is None else row | {"fingerprints": before["fingerprints"]}
 
 
 def left_record(listed: Record, before: Record | None, todo: Todo, run_id: str) -> Record | None:
@@ -96,7 +100,7 @@ def left_record(listed: Record, before: Record | None, todo: Todo, run_id: str) 
     if before is None or (before["status"] == "pending" and not before["fingerprints"]):
         return untouched_record(listed, "pending", run_id, None, todo.attempts)
     if before["status"] == "deleted":  # it is back: listed again, with what it had until its turn comes
-        return changed_status(before, "pending", run_id)
+        return before | _stamp("pending", run_id)
     return None
 
 
@@ -114,9 +118,13 @@ def kept_receipts(outcome: Outcome) -> list[Receipt]:
     return [receipt for part in parts if not any(_failed(part)) for receipt in part]
 
 
-def changed_status(before: Record, status: str, run_id: str) -> Record:
-    """The ledger's row with another status, and nothing else changed."""
-    return before | {"status": status, "run_id": run_id, "indexed_at": datetime.now(UTC)}
+def changed_status(before: pa.Table, status: str, run_id: str) -> pa.Table:
+    """The ledger's rows with another status, and nothing else changed."""
+    for name, value in _stamp(status, run_id).items():
+        place = before.schema.get_field_index(name)
+        kind = before.schema.field(place)
+        before = before.set_column(place, kind, pa.repeat(pa.scalar(value, kind.type), len(before)))
+    return before
 
 
 def error_records(outcome: Outcome, run_id: str) -> list[Record]:
@@ -150,16 +158,21 @@ def errors_table(records: Sequence[Record]) -> pa.Table:
 
 
 def _record_again(outcome: Outcome, run_id: str) -> Record:
-    """Stored clips were described again: only fingerprints move, and only where everything asked for was done."""
+    """Stored clips were described again: fingerprints move, and a video that lacks what was asked is `partial`."""
     if outcome.before is None:
         raise ValueError(f"{outcome.listed['uri']}: work on stored clips needs the ledger's row")
     had = {pair["stage"]: pair["fingerprint"] for pair in outcome.before["fingerprints"]}
-    made = {stage: outcome.fingerprints[stage] for stage in stages_made(outcome)}
-    return outcome.before | {
-        "fingerprints": _fingerprint_list(had | made),
-        "run_id": run_id,
-        "indexed_at": datetime.now(UTC),
-    }
+    asked = {stage: outcome.fingerprints[stage] for stage in outcome.todo.stages}
+    row = outcome.before | {"fingerprints": _fingerprint_list(had | asked)}
+    status = outcome.before["status"]
+    if outcome.failures:
+        status = "partial"
+        row |= {"error_class": outcome.failures[0][0].error_class, "attempts": outcome.todo.attempts + 1}
+    return row | _stamp(status, run_id)
+
+
+def _stamp(status: str, run_id: str) -> Record:
+    return {"status": status, "run_id": run_id, "indexed_at": datetime.now(UTC)}
 
 
 def _failed(receipts: Sequence[Receipt]) -> list[bool]:

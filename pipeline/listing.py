@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
     ]
 )
 _BATCH_ROWS = 2048
+_SORT_ROWS = 65_536
 _GLOB = re.compile(rb"[*?\[]")
 
 
@@ -375,17 +376,26 @@ def _first_of_each(batches: list[pa.RecordBatch]) -> pa.Table:
     """Sorted by URI, each URI once; the first root that listed it keeps it. Empties `batches`."""
     columns = pa.Table.from_batches(batches, SCHEMA).columns
     batches.clear()
-    uris = columns[SCHEMA.get_field_index("uri")].combine_chunks()
+    uris = columns[SCHEMA.get_field_index("uri")]
     rows = pa.table({"uri": uris, "order": pa.array(np.arange(len(uris)))})
     order = pc.sort_indices(rows, [("uri", "ascending"), ("order", "ascending")])
-    uris = uris.take(order)
-    is_first = pc.fill_null(pc.not_equal(uris, pa.concat_arrays([pa.nulls(1, pa.string()), uris[:-1]])), True)
-    order = order.filter(is_first)
-    del rows, uris, is_first
+    del rows
+    order = order.filter(_is_first(uris, order))
+    del uris
     sorted_columns = []
     while columns:  # one at a time, so that the archive never lies in memory twice
         sorted_columns.append(columns.pop(0).combine_chunks().take(order))
+        pa.default_memory_pool().release_unused()
     return pa.Table.from_arrays(sorted_columns, schema=SCHEMA)
+
+
+def _is_first(values: pa.ChunkedArray, order: pa.Array) -> pa.Array:
+    """For each place in `order`, whether its value differs from the one before."""
+    parts = [pa.array([True])]
+    for start in range(0, len(order) - 1, _SORT_ROWS):
+        block = values.take(order[start : start + _SORT_ROWS + 1]).combine_chunks()
+        parts.append(pc.not_equal(block[1:], block[:-1]))
+    return pa.concat_arrays(parts)
 
 
 def _batched(videos: Iterator[_Found], root: str) -> Iterator[pa.RecordBatch]:

@@ -4,9 +4,10 @@ Pure functions over Arrow tables; nothing here reads storage.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,8 +32,11 @@ PLAN_COLUMNS = (
 )
 """What of the `videos` table a plan is made from."""
 
+_ROWS_AT_ONCE = 4096
+"""Of the listing: only so many become Python objects together."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Todo:
     """One video to work on. `stages` are the stage names its rows will be made for.
 
@@ -64,17 +68,38 @@ class Plan:
         return not (self.todo or self.refused or self.quarantine or self.deleted)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Known:
-    """The ledger as plain lists, one entry a video; fingerprints are shared between videos of one recipe."""
+    """One video of the ledger."""
 
-    rows: dict[str, int]
-    versions: list[str]
-    statuses: list[str]
-    error_classes: list[str | None]
-    attempts: list[int]
-    n_clips: list[int | None]
-    fingerprints: list[dict[str, str]]
+    version: str
+    status: str
+    error_class: str | None
+    attempts: int
+    n_clips: int | None
+    had: Mapping[str, str]  # stage -> fingerprint; one mapping for all videos of one recipe
+
+
+def known_videos(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """The ledger as `plan_run` takes it: PLAN_COLUMNS of `videos`, each distinct set of fingerprints kept once.
+
+    Its column `fingerprints` is a dictionary of "stage=fingerprint;..." texts: 100,000 videos share a handful.
+    """
+    places = pa.dictionary(pa.int32(), pa.string())
+    tables = []
+    for batch in batches:
+        table = pa.table({name: batch.column(name) for name in PLAN_COLUMNS if name != "fingerprints"})
+        lists = batch.column("fingerprints")
+        pairs = lists.flatten()
+        texts = pc.binary_join_element_wise(pairs.field("stage"), pairs.field("fingerprint"), "=")
+        offsets = pc.subtract(lists.offsets, lists.offsets[0])
+        joined = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), ";").dictionary_encode()
+        table = table.append_column("fingerprints", joined)
+        tables.append(table.set_column(table.schema.get_field_index("root"), "root", table["root"].dictionary_encode()))
+    if tables:
+        return pa.concat_tables(tables).unify_dictionaries()
+    types = {"attempts": pa.int32(), "n_clips": pa.int32(), "root": places, "fingerprints": places}
+    return pa.table({name: pa.array([], types.get(name, pa.string())) for name in PLAN_COLUMNS})
 
 
 def plan_run(
@@ -85,41 +110,37 @@ def plan_run(
     is_covered: Callable[[str, str], bool],
     retry: Collection[str] = (),
 ) -> Plan:
-    """Decide for each row of `listing` (video_id, version, refusal, ...) against `ledger` (the `videos` table).
+    """Decide for each row of `listing` (video_id, version, refusal, ...) against `ledger` (from `known_videos`).
 
     `is_covered(root, uri)` says whether a video of the ledger would be listed now if it were still there: only then
     its absence means that the file is gone. Videos of `retry` are tried again as if for the first time.
     """
-    open_rows = _unsettled(listing, ledger, recipe)  # on most nights few: only they become Python objects
-    listed = listing.select(["video_id", "version", "refusal"]).take(open_rows)
-    known = _known(ledger.filter(pc.is_in(ledger["video_id"], listed["video_id"].combine_chunks())))
-    todo, refused, quarantine = [], [], []
-    unchanged, standing = listing.num_rows - len(open_rows), 0
+    todo, refused, quarantine = list[Todo](), list[int](), list[int]()
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object for the stages of many videos
+    standing = 0
     conflicts: Counter[str] = Counter()
-    columns = (listed["video_id"].to_pylist(), listed["version"].to_pylist(), listed["refusal"].to_pylist())
-    for row, video_id, version, refusal in zip(open_rows.to_pylist(), *columns, strict=True):
-        at = known.rows.get(video_id)
-        if at is not None and (known.versions[at] != version or known.statuses[at] == "deleted"):
-            reason = "returned" if known.statuses[at] == "deleted" else "changed"
-        else:
-            reason = "new" if at is None else known.statuses[at]
+    place = pc.index_in(listing["video_id"].combine_chunks(), ledger["video_id"].combine_chunks())
+    open_rows = _unsettled(listing, ledger, place, recipe)  # on most nights few: only they become Python objects
+    unchanged = listing.num_rows - len(open_rows)
+    for row, video_id, version, refusal, known in _open(listing, ledger, place, open_rows):
+        is_other = known is not None and (known.version != version or known.status == "deleted")
+        decision: Todo | str
         if refusal is not None:
-            if reason == "failed":
-                standing += 1
-            else:
-                refused.append(row)
-            continue
-        if at is None or reason in ("changed", "returned", "pending"):
-            had = () if at is None else known.fingerprints[at]
-            attempts = known.attempts[at] if at is not None and reason == "pending" else 0
-            todo.append(Todo(row, "index", reason, _all_stages(recipe, had), attempts))
-            continue
-        if video_id in retry:
-            todo.append(Todo(row, "index", "retry", _all_stages(recipe, known.fingerprints[at]), 0))
-            continue
-        decision = _decide_known(row, at, known, recipe, redo, conflicts)
+            decision = "standing" if known is not None and known.status == "failed" and not is_other else "refused"
+        elif known is None:
+            decision = Todo(row, "index", "new", recipe.wanted, 0)
+        elif is_other or known.status == "pending":
+            reason = "returned" if known.status == "deleted" else "changed" if is_other else "pending"
+            attempts = known.attempts if reason == "pending" else 0
+            decision = Todo(row, "index", reason, _all_stages(recipe, known.had), attempts)
+        elif video_id in retry:
+            decision = Todo(row, "index", "retry", _all_stages(recipe, known.had), 0)
+        else:
+            decision = _decide_known(row, known, recipe, redo, conflicts)
         if isinstance(decision, Todo):
-            todo.append(decision)
+            todo.append(replace(decision, stages=same.setdefault(decision.stages, decision.stages)))
+        elif decision == "refused":
+            refused.append(row)
         elif decision == "quarantine":
             quarantine.append(row)
         elif decision == "standing":
@@ -130,20 +151,17 @@ def plan_run(
     return Plan(tuple(todo), tuple(refused), tuple(quarantine), unchanged, standing, tuple(deleted), dict(conflicts))
 
 
-def _decide_known(
-    row: int, at: int, known: _Known, recipe: Recipe, redo: str | None, conflicts: Counter[str]
-) -> Todo | str:
+def _decide_known(row: int, known: _Known, recipe: Recipe, redo: str | None, conflicts: Counter[str]) -> Todo | str:
     """A video whose version is in the ledger: what is still owed to it."""
-    status, error_class, attempts = known.statuses[at], known.error_classes[at], known.attempts[at]
-    had = known.fingerprints[at]
-    if status == "quarantined":
+    had = known.had
+    if known.status == "quarantined":
         return "standing"
-    failed_before = error_class is not None and status in ("failed", "partial")
-    if failed_before and VIDEO_ERRORS[error_class].transient:  # type: ignore[index]  # not None: failed_before says so
-        if attempts >= MAX_ATTEMPTS:
-            return "quarantine" if status == "failed" else "unchanged"
-        return Todo(row, "index", "retry", _all_stages(recipe, had), attempts)
-    if status == "failed":
+    if known.error_class is not None and VIDEO_ERRORS[known.error_class].transient:
+        if known.attempts < MAX_ATTEMPTS:
+            return Todo(row, "index", "retry", _all_stages(recipe, had), known.attempts)
+        if known.status == "failed":
+            return "quarantine"
+    if known.status == "failed":
         if had.get("sample") == recipe.fingerprints["sample"]:
             return "standing"
         return Todo(row, "index", "retry", _all_stages(recipe, had), 0)
@@ -151,72 +169,69 @@ def _decide_known(
     allowed = redo is not None and all(_rank(s) >= REDO_ORDER.index(redo) for s in differing)
     if differing and not allowed:
         earliest = min(differing, key=_rank)
-        conflicts[earliest.split(":")[0]] += known.n_clips[at] or 0
+        conflicts[earliest.split(":")[0]] += known.n_clips or 0
         return "unchanged"
     if any(s in ("sample", "embed") for s in differing):
         return Todo(row, "index", "redo", _all_stages(recipe, had), 0)
-    owed = [s for s in recipe.wanted if s not in had or s in differing]
+    owed = tuple(s for s in recipe.wanted if s not in had or s in differing)
     if not owed:
         return "unchanged"
-    return Todo(row, "again", "redo" if differing else owed[0].split(":")[0], tuple(owed), 0)
+    return Todo(row, "again", "redo" if differing else owed[0].split(":")[0], owed, known.attempts)
 
 
 def _all_stages(recipe: Recipe, had: Collection[str]) -> tuple[str, ...]:
     """What the command wants, and what the video's rows had before: leaving something out deletes nothing."""
-    return tuple(sorted({*recipe.wanted, *(s for s in had if s in recipe.texts)}))
+    more = {s for s in had if s in recipe.texts}.difference(recipe.wanted)
+    return (*recipe.wanted, *sorted(more)) if more else recipe.wanted
 
 
 def _rank(stage: str) -> int:
     return REDO_ORDER.index(stage.split(":")[0])
 
 
-def _unsettled(listing: pa.Table, ledger: pa.Table, recipe: Recipe) -> pa.Array:
+def _unsettled(listing: pa.Table, ledger: pa.Table, place: pa.Array, recipe: Recipe) -> pa.Array:
     """Rows of the listing that need a decision: all but those indexed in this version with all that is wanted."""
     if ledger.num_rows == 0:
-        return pa.array(range(listing.num_rows), pa.int64())
-    ids, distinct = _fingerprint_ids(ledger["fingerprints"])
+        return pa.array(np.arange(listing.num_rows))
+    ids, distinct = _fingerprint_ids(ledger)
     has_all = [i for i, had in enumerate(distinct) if all(had.get(s) == recipe.fingerprints[s] for s in recipe.wanted)]
-    place = pc.index_in(listing["video_id"].combine_chunks(), ledger["video_id"].combine_chunks())
-    settled = pc.and_(
-        pc.equal(ledger["version"].combine_chunks().take(place), listing["version"].combine_chunks()),
-        pc.and_(
-            pc.equal(ledger["status"].combine_chunks().take(place), "indexed"),
-            pc.is_in(ids.take(place), pa.array(has_all, ids.type)),
-        ),
-    )
+    settled = pc.equal(ledger["version"].combine_chunks().take(place), listing["version"].combine_chunks())
+    settled = pc.and_(settled, pc.equal(ledger["status"].combine_chunks().take(place), "indexed"))
+    settled = pc.and_(settled, pc.is_in(ids.take(place), pa.array(has_all, ids.type)))
     settled = pc.and_(pc.fill_null(settled, False), pc.is_null(listing["refusal"].combine_chunks()))
     return pc.indices_nonzero(pc.invert(settled)).cast(pa.int64())
+
+
+def _open(
+    listing: pa.Table, ledger: pa.Table, place: pa.Array, open_rows: pa.Array
+) -> Iterator[tuple[int, str, str, str | None, _Known | None]]:
+    """(row, video_id, version, refusal, what the ledger knows) of each open row of the listing."""
+    ids, distinct = _fingerprint_ids(ledger)
+    for first in range(0, len(open_rows), _ROWS_AT_ONCE):
+        rows = open_rows[first : first + _ROWS_AT_ONCE]
+        listed = [listing[name].take(rows).to_pylist() for name in ("video_id", "version", "refusal")]
+        at = place.take(rows)
+        names = ("version", "status", "error_class", "attempts", "n_clips")
+        columns = [*(ledger[name].take(at).to_pylist() for name in names), ids.take(at).to_pylist()]
+        found = (
+            None if version is None else _Known(version, status, error_class, attempts, n_clips, distinct[had])
+            for version, status, error_class, attempts, n_clips, had in zip(*columns, strict=True)
+        )
+        yield from zip(rows.to_pylist(), *listed, found, strict=True)
 
 
 def _absent(listing: pa.Table, ledger: pa.Table, is_covered: Callable[[str, str], bool]) -> list[str]:
     listed = pc.is_in(ledger["video_id"], listing["video_id"].combine_chunks())
     gone = ledger.filter(pc.and_(pc.invert(listed), pc.not_equal(ledger["status"], "deleted")))
-    places = gone.select(["video_id", "root", "uri"]).to_pylist()
-    return [place["video_id"] for place in places if is_covered(place["root"], place["uri"])]
-
-
-def _known(ledger: pa.Table) -> _Known:
-    ids, distinct = _fingerprint_ids(ledger["fingerprints"])
-    return _Known(
-        rows={video_id: at for at, video_id in enumerate(ledger["video_id"].to_pylist())},
-        versions=ledger["version"].to_pylist(),
-        statuses=ledger["status"].to_pylist(),
-        error_classes=ledger["error_class"].to_pylist(),
-        attempts=ledger["attempts"].to_pylist(),
-        n_clips=ledger["n_clips"].to_pylist(),
-        fingerprints=[distinct[i] for i in ids.to_pylist()],
-    )
-
-
-def _fingerprint_ids(column: pa.ChunkedArray) -> tuple[pa.Array, list[dict[str, str]]]:
-    """A number for each row, and what it stands for: 100,000 videos of one recipe share a handful of mappings."""
-    if len(column) == 0:
-        return pa.array([], pa.int32()), []
-    lists = pa.concat_arrays(column.chunks)
-    pairs = lists.flatten()
-    text = pc.binary_join_element_wise(pairs.field("stage"), pairs.field("fingerprint"), "=")
-    offsets = pc.subtract(lists.offsets, lists.offsets[0])
-    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, text), ";").dictionary_encode()
-    return joined.indices, [
-        dict(p.split("=") for p in entry.split(";") if p) for entry in joined.dictionary.to_pylist()
+    return [
+        place["video_id"]
+        for batch in gone.select(["video_id", "root", "uri"]).to_batches(max_chunksize=_ROWS_AT_ONCE)
+        for place in batch.to_pylist()
+        if is_covered(place["root"], place["uri"])
     ]
+
+
+def _fingerprint_ids(ledger: pa.Table) -> tuple[pa.Array, list[dict[str, str]]]:
+    """A number for each video, and the fingerprints it stands for."""
+    column = ledger["fingerprints"].combine_chunks()
+    return column.indices, [dict(p.split("=") for p in text.split(";") if p) for text in column.dictionary.to_pylist()]

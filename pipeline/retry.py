@@ -1,6 +1,8 @@
-"""What jobs.retry works on: the videos that ended badly, and the configuration they were last tried with."""
+"""What jobs.retry works on: the videos that ended badly, alone, by the configuration of the last run of jobs.index."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,6 +10,7 @@ import pyarrow.compute as pc
 from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
 from pipeline.index import Index
+from pipeline.prepare import Prepared, prepare
 from pipeline.schemas import videos_schema
 from pipeline.types import Bounds
 from pipeline.where import Where
@@ -20,9 +23,22 @@ def to_retry(index: Index, where: str | None) -> pa.Table:
     return videos if condition is None else videos.filter(pa.array(condition.keep(videos)))
 
 
+def prepare_retry(index: Index, chosen: pa.Table, thresholds_file: Path | None) -> Prepared:
+    """The roots of `chosen` (from `to_retry`) listed as they are now, and of what is found only the chosen videos.
+
+    Nothing else of those roots is seen: no new file is indexed beside, and no absence counts.
+    """
+    roots = tuple(sorted(chosen["root"].unique().to_pylist()))
+    config = replace(last_config(index), output=index.url, redo=None, limit=None, budget_s=None, include=(), exclude=())
+    prepared = prepare(replace(config, roots=roots), thresholds_file)
+    table = prepared.listing.table
+    mine = table.filter(pc.is_in(table["video_id"], chosen["video_id"].combine_chunks()))
+    return replace(prepared, listing=replace(prepared.listing, table=mine, roots=(), ignored=0))
+
+
 def last_config(index: Index) -> IndexConfig:
     """The configuration of the last finished run of jobs.index. UsageError when there was none."""
-    runs = index.read("runs", ["command", "started_at", "config"], pc.field("command").isin(["index", "retry"]))
+    runs = index.read("runs", ["command", "started_at", "config"], pc.field("command") == "index")
     if not runs.num_rows:
         raise UsageError(f"{index.url} has no finished run of jobs.index to take the configuration from; run that")
     text = runs.sort_by([("started_at", "descending")])["config"][0].as_py()

@@ -29,6 +29,8 @@ class Provenance:
     prune: str
     p: float
     dim: int
+    abstain_below: float | None = None  # relevance below which a question is not put to the model
+    cut_questions: frozenset[str] = frozenset()  # stages whose question is longer than the encoder reads
 
 
 def build_table(name: str, dim: int, records: Sequence[Record], vectors: FloatArray | None = None) -> pa.Table:
@@ -123,6 +125,8 @@ def answer_record(
         "relevance": max(shown.relevance),
         "evidence": list(shown.evidence),
         "abstained": result is None,
+        "abstain_below": by.abstain_below,
+        "question_truncated": shown.stage in by.cut_questions,
         **(_not_asked(by) if result is None else _pruning(result, by)),
         **_provenance(fingerprint, by),
     }

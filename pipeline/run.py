@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
 from pipeline.commits import roll_forward, storage_trouble
 from pipeline.compaction import compact
 from pipeline.config import Recipe
@@ -17,12 +20,11 @@ from pipeline.estimate import Ratios, estimate, probed_hours, ratios_of
 from pipeline.index import SNAPSHOT, Index
 from pipeline.items import Item, Receipt, receipt_from_record
 from pipeline.lock import index_lock
-from pipeline.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, plan_run
+from pipeline.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, known_videos, plan_run
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import Prepared
 from pipeline.progress import Progress
 from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publish
-from pipeline.schemas import videos_schema
 from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
 from pipeline.standing import read_standing
 from pipeline.storage import open_storage
@@ -48,8 +50,7 @@ def run_index(
         if (finished := roll_forward(index)) is not None:
             say(f"finished commit {finished}, which an earlier run left open")
         recipe = recipe_for(prepared, index)
-        known = index.read("videos", PLAN_COLUMNS)
-        plan = plan_run(listing.table, known, recipe, config.redo, listing.covers, retry)
+        plan = plan_run(listing.table, ledger_of(index), recipe, config.redo, listing.covers, retry)
         refuse_conflicts(plan)
         refuse_other_encoder(prepared, index)
         for complaint in (complaint for root in listing.roots for complaint in root.complaints):
@@ -57,9 +58,9 @@ def run_index(
         say(plan_line(plan, listing.table.num_rows))
         writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
         writer.commit_without_work(plan)
-        is_cut = bool(plan.todo) and _work(plan, writer, cluster, say)
+        n_left = _work(plan, writer, cluster, say) if plan.todo else 0
         writer.finish()
-        if plan.todo and not is_cut:
+        if plan.todo and not n_left and not retry:  # else what a crash staged of other videos waits for its turn
             clear_staging(index.storage)
         if not plan.is_empty:
             check_lock()
@@ -77,11 +78,11 @@ def dry_run(prepared: Prepared, probe: bool = False) -> str:
     table, ratios = prepared.listing.table, None
     try:
         index = Index.open(prepared.config.output)
-        known, recipe, ratios = index.read("videos", PLAN_COLUMNS), recipe_for(prepared, index), ratios_of(index)
+        known, recipe, ratios = ledger_of(index), recipe_for(prepared, index), ratios_of(index)
     except UsageError:
         if holds_an_index(prepared.config.output):
             raise
-        known, recipe = videos_schema().empty_table(), recipe_for(prepared, None)
+        known, recipe = known_videos(()), recipe_for(prepared, None)
     plan = plan_run(table, known, recipe, prepared.config.redo, prepared.listing.covers)
     lines = [plan_line(plan, table.num_rows)]
     sizes = table["size_bytes"].to_pylist()
@@ -104,8 +105,8 @@ def _cost(prepared: Prepared, mine: Sequence[Todo], ratios: Ratios | None, probe
     return f"{line}; {unread} have no header that can be read" if unread else line
 
 
-def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> bool:
-    """Waves of videos, newest first, until none is left or the budget is spent. Whether it was spent inside a video."""
+def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> int:
+    """Waves of videos, newest first, until none is left or the budget is spent. Returns how many are left."""
     from pipeline.workers import Workers  # seconds of import that a run with nothing to do never pays
 
     config, watch = writer.prepared.config, writer.watch
@@ -124,18 +125,18 @@ def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> bool
         spent = "the budget is spent; " if _is_past(deadline) else ""
         say(f"{spent}{len(left)} videos are left for a later run")
         writer.commit_pending(left)
-    return bool(cut)
+    return len(left)
 
 
 def _run_wave(
     wave: Sequence[Todo], writer: Writer, workers: "Workers", progress: Progress, deadline: float | None
 ) -> list[Todo]:
     """One wave and its commit. What the deadline cut off is returned; its finished items stay staged."""
-    work = {w.source.video_id: w for w in map(writer.begin, wave)}
+    work = {w.source.video_id: w for w in writer.begin(wave)}
     for probed in workers.probe([w.source for w in work.values() if w.todo.mode == "index"]):
         work[probed.source.video_id].probed = probed
+    writer.cut(list(work.values()))
     for w in work.values():
-        w.items = writer.items_of(w)
         if not w.items:
             progress.add(1, 0, failed=int(w.probed is not None))
     for receipt in _until(deadline, staged_or_run([item for w in work.values() for item in w.items], writer, workers)):
@@ -144,7 +145,7 @@ def _run_wave(
         is_last = len(w.receipts) == len(w.items)
         progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
     done = {video_id: w for video_id, w in work.items() if len(w.receipts) == len(w.items)}
-    asked = [item for w in done.values() for item in writer.questions_of(w, workers.question_vectors)]
+    asked = list(writer.questions(list(done.values()), workers.questions))
     n_asked = Counter(item.source.video_id for item in asked)
     for receipt in _until(deadline, staged_or_run(asked, writer, workers)):
         work[receipt.video_id].answers.append(receipt)
@@ -179,6 +180,11 @@ def staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> 
         else:
             yield receipt
     yield from workers.run_items(missing)
+
+
+def ledger_of(index: Index) -> pa.Table:
+    """What a plan needs of `videos`, a batch at a time: the table as it is would be half of the driver's memory."""
+    return index.at_one_snapshot(lambda snapshot: known_videos(index.batches_at(snapshot, "videos", PLAN_COLUMNS)))
 
 
 def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
@@ -240,5 +246,6 @@ def plan_line(plan: Plan, n_listed: int) -> str:
 
 
 def _newest_first(todo: Sequence[Todo], prepared: Prepared) -> list[Todo]:
-    modified_us = prepared.listing.table["modified_us"].to_pylist()
-    return sorted(todo, key=lambda t: (-modified_us[t.row], t.row))
+    rows = np.array([t.row for t in todo], np.int64)
+    modified_us = prepared.listing.table["modified_us"].take(rows).to_numpy()
+    return [todo[at] for at in np.lexsort((rows, -modified_us))]

@@ -5,7 +5,8 @@ Columns are only ever added. A description travels with each column. `D` is the 
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""2: answers have question_truncated and abstain_below. 3: videos have bytes_read."""
 
 _US = pa.timestamp("us", tz="UTC")
 _F64, _I32, _I64, _STR, _BOOL = pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
@@ -154,6 +155,10 @@ def answers_schema() -> pa.Schema:
             _field("relevance", _F64, "highest relevance of a segment to the question"),
             _field("evidence", EVIDENCE, "segments the model was shown, most relevant first", False),
             _field("abstained", _BOOL, "nothing in the video was relevant enough to answer from", False),
+            _field("abstain_below", _F64, "relevance below which the model is not asked; null when it always is"),
+            _field(
+                "question_truncated", _BOOL, "too long for the encoder: relevance is of its beginning; null before v. 2"
+            ),
             *_pruning(),
             *_provenance(),
         ],
@@ -225,6 +230,14 @@ PLAIN_SCHEMAS = {
 CONTENT_TABLES = ("clips", "captions", "segments", "frames", "answers")
 """Tables whose rows come from decoding; an item's staged file nests one list of rows for each."""
 TABLES = ("videos", *CONTENT_TABLES, "errors", "runs")
+
+
+def with_newer_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`rows` as `schema` has them; columns that an older program did not know yet are null."""
+    for name in schema.names:
+        if name not in rows.column_names:
+            rows = rows.append_column(schema.field(name), pa.nulls(len(rows), schema.field(name).type))
+    return rows.select(schema.names).cast(schema)
 
 
 def _video_columns() -> list[pa.Field]:

@@ -216,6 +216,9 @@ RULES = {
     "an answer names its clip exactly when a clip was asked": """
         SELECT video_id, question_id, scope, clip_id FROM answers
         WHERE scope NOT IN ('video', 'clip') OR (scope = 'clip') <> (clip_id IS NOT NULL)""",
+    "an answer abstained below the threshold it records": """
+        SELECT video_id, question_id, relevance, abstain_below FROM answers
+        WHERE abstained AND relevance >= abstain_below""",
     "n_segments and n_frames of a clip are those of its segments": """
         SELECT c.clip_id, n_segments, coalesce(n, 0) AS segments, n_frames, coalesce(frames, 0) AS frames
         FROM clips c LEFT JOIN (
@@ -255,6 +258,24 @@ RULES = {
             FROM segments s JOIN clips c USING (clip_id)) s
         WHERE NOT (start_s <= end_s AND abs(start_s - coalesce(before_s, clip_start_s)) <= 1e-6
                    AND abs(end_s - coalesce(after_s, clip_end_s)) <= 1e-6)""",
+    "a segment begins with its first frame and holds its best": """
+        SELECT segment_id, s.start_s, s.end_s, best_frame_s, first_s FROM segments s JOIN (
+            SELECT clip_id, segment_index, min(pts_s) AS first_s, max(pts_s) AS last_s, list(pts_s) AS times
+            FROM frames GROUP BY ALL) f USING (clip_id, segment_index)
+        WHERE NOT (first_s >= s.start_s - 1e-6 AND last_s <= s.end_s + 1e-6
+                   AND (s.segment_index = 0 OR first_s <= s.start_s + 1e-6)
+                   AND (best_frame_s IS NULL OR list_contains(times, best_frame_s)))""",
+    "captions and answers carry the times of their clip": """
+        SELECT t, clip_id, x.start_s, x.end_s FROM (
+            SELECT 'captions' AS t, clip_id, start_s, end_s FROM captions UNION ALL
+            SELECT 'answers', clip_id, start_s, end_s FROM answers WHERE clip_id IS NOT NULL) x
+        JOIN clips c USING (clip_id) WHERE x.start_s <> c.start_s OR x.end_s <> c.end_s""",
+    "rows carry the uri of their video": """
+        SELECT t, video_id, x.uri FROM (
+            SELECT 'clips' AS t, video_id, uri FROM clips UNION ALL
+            SELECT 'captions', video_id, uri FROM captions UNION ALL
+            SELECT 'answers', video_id, uri FROM answers) x
+        JOIN videos v USING (video_id) WHERE x.uri <> v.uri""",
     "only the first segment of a video has no boundary score": """
         SELECT segment_id, boundary_score FROM segments JOIN clips USING (clip_id)
         WHERE boundary_score IS NULL AND (clip_index > 0 OR segment_index > 0) OR NOT isfinite(boundary_score)""",

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.errors import JobError, UsageError
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.items import (
     Item,
     Probed,
@@ -38,6 +39,9 @@ from pipeline.items import (
 from pipeline.pools import ClusterOptions, Node, Pools, choose_pools
 from pipeline.stages import DecodeStage, ProbeStage, stage_item
 from pipeline.storage import is_s3
+
+REACH_S = 20.0
+"""A head node that does not take a connection for so long is taken for absent."""
 
 
 class Workers:
@@ -110,13 +114,13 @@ class Workers:
         """Committed videos, for whoever scrapes this cluster's metrics."""
         self._metrics.add_videos(statuses)
 
-    def question_vectors(self) -> Mapping[str, FloatArray]:
-        """Unit vectors of the recipe's questions by stage, made on a worker: the driver loads no model."""
+    def questions(self) -> Questions:
+        """The recipe's questions as the encoder sees them, made on a worker: the driver loads no model."""
         from pipeline.describe_stage import embed_questions
 
         remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
-        vectors: Mapping[str, FloatArray] = ray.get(remote.remote(self._setup))
-        return vectors
+        questions: Questions = ray.get(remote.remote(self._setup))
+        return questions
 
 
 class _Metrics:
@@ -165,24 +169,36 @@ def _start_ray(cluster: ClusterOptions) -> None:
     """Join the cluster, or start a Ray of our own. Ray takes over SIGTERM as it starts: the caller's handlers stay."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    if address is None:
-        ray.init(
-            address="local",
-            num_cpus=cluster.num_cpus,
-            num_gpus=cluster.num_gpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    else:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=cluster.num_cpus,
+                num_gpus=cluster.num_gpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            _reach(address)
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # whatever keeps Ray from starting comes as RuntimeError, OSError or a bare Exception
+        what = "does not start on this machine" if address is None else f"cannot be joined at {address}"
+        raise JobError(f"Ray {what}: {type(error).__name__}: {error}") from error
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said once, by the job
+
+
+def _reach(address: str) -> None:
+    """Where nobody listens Ray waits for minutes. OSError when `address` names a host and port that do not answer."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _dataset(rows: list[pa.Table]) -> Any:

@@ -1,9 +1,10 @@
 """The driver's pen: it cuts videos into items before the work, and turns receipts into commits after it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ from pipeline import ledger
 from pipeline.again import again_items, answer_items
 from pipeline.commits import Drops, commit, drop_everywhere
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
-from pipeline.evidence import FloatArray
+from pipeline.evidence import Questions
 from pipeline.index import Encoder as IndexEncoder
 from pipeline.index import Index
 from pipeline.items import Failure, Item, Probed, Receipt, Source, cut_into_items
@@ -21,7 +22,13 @@ from pipeline.prepare import Prepared
 from pipeline.report import Stopwatch
 from pipeline.staging import decode_item, staged_path
 
-QuestionVectors = Callable[[], Mapping[str, FloatArray]]
+T = TypeVar("T")
+
+_ROWS_AT_ONCE = 4096
+"""Rows of the ledger, or clips whose stored rows are read, that lie in memory together."""
+
+_ROWS_A_COMMIT = 16_384
+"""A commit holds its rows several times over: what only the ledger gets goes in several."""
 
 
 @dataclass
@@ -46,14 +53,15 @@ class _Step:
     """What one commit takes."""
 
     inputs: list[str] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[dict[str, Any]] = field(default_factory=list)
+    videos: pa.Table = field(default_factory=lambda: ledger.videos_table([]))
+    errors: pa.Table = field(default_factory=lambda: ledger.errors_table([]))
     drops: Drops = field(default_factory=dict)
 
     def __add__(self, other: "_Step") -> "_Step":
         tables = {*self.drops, *other.drops}
         drops = {table: [*self.drops.get(table, ()), *other.drops.get(table, ())] for table in tables}
-        return _Step(self.inputs + other.inputs, self.rows + other.rows, self.errors + other.errors, drops)
+        videos, errors = ([getattr(step, name) for step in (self, other)] for name in ("videos", "errors"))
+        return _Step(self.inputs + other.inputs, pa.concat_tables(videos), pa.concat_tables(errors), drops)
 
 
 class Writer:
@@ -75,10 +83,12 @@ class Writer:
         self._changes_encoder = index.snapshot().encoder not in (None, self._encoder)
         self._held = _Step()
 
-    def begin(self, todo: Todo) -> Work:
-        """One video taken up; work on stored clips needs the ledger's row beside the listing's."""
-        listed: dict[str, Any] = self._listed(todo.row)
-        return Work(listed, todo, before=self._ledger_row(listed["video_id"]) if todo.mode == "again" else None)
+    def begin(self, todos: Sequence[Todo]) -> list[Work]:
+        """Videos taken up together; work on stored clips needs the ledger's row beside the listing's."""
+        listed = self.prepared.listing.table.take([todo.row for todo in todos]).to_pylist()
+        again = [row["video_id"] for row, todo in zip(listed, todos, strict=True) if todo.mode == "again"]
+        known = self._ledger_rows(again)
+        return [Work(row, todo, before=known.get(row["video_id"])) for row, todo in zip(listed, todos, strict=True)]
 
     def setup(self) -> DescribeSetup:
         """What describe workers build themselves from."""
@@ -96,55 +106,70 @@ class Writer:
             run_id=self.run_id,
         )
 
-    def items_of(self, w: Work) -> list[Item]:
-        """The items of a video, before any question on the whole of it."""
-        if w.todo.mode == "again":
-            stages = [s for s in w.todo.stages if not s.endswith(":video")]
-            if not stages:
-                return []
-            clips, segments = self.stored_rows(w)
-            return again_items(w.source, clips, segments, stages, self.recipe.fingerprints, CLIPS_PER_ITEM)
-        if w.probed is None or w.probed.failure is not None:
-            return []
-        return cut_into_items(w.probed, w.todo.stages, self.recipe.fingerprints, CLIPS_PER_ITEM)
+    def cut(self, work: Sequence[Work]) -> None:
+        """The items of each video, before any question on the whole of it."""
+        for w in work:
+            if w.todo.mode == "index" and w.probed is not None and w.probed.failure is None:
+                w.items = cut_into_items(w.probed, w.todo.stages, self.recipe.fingerprints, CLIPS_PER_ITEM)
+        stages = {w.source.video_id: [s for s in w.todo.stages if not s.endswith(":video")] for w in work}
+        again = [w for w in work if w.todo.mode == "again" and stages[w.source.video_id]]
+        for w, clips, segments in self.stored(again):
+            mine = stages[w.source.video_id]
+            w.items = again_items(w.source, clips, segments, mine, self.recipe.fingerprints, CLIPS_PER_ITEM)
 
-    def questions_of(self, w: Work, question_vectors: QuestionVectors) -> list[Item]:
+    def questions(self, work: Sequence[Work], embedded: Callable[[], Questions]) -> Iterator[Item]:
         """Questions on a whole video that its own items could not answer: it has several, or its clips are stored."""
-        stages = [s for s in w.todo.stages if s.startswith("answer:") and s.endswith(":video")]
-        staged_ok = [r for r in w.receipts if r.is_staged]
-        if not stages or (w.todo.mode == "index" and (len(w.items) < 2 or not staged_ok)):
-            return []
-        clips, segments = self.stored_rows(w) if w.todo.mode == "again" else self._staged_rows(staged_ok)
-        vectors = question_vectors()
-        questions = {stage: vectors[stage] for stage in stages}
-        return answer_items(w.source, clips, segments, questions, self.recipe.fingerprints)
+        stages = {
+            w.source.video_id: [s for s in w.todo.stages if s.startswith("answer:") and s.endswith(":video")]
+            for w in work
+        }
+        asked = [w for w in work if stages[w.source.video_id]]
+        long = (
+            w for w in asked if w.todo.mode == "index" and len(w.items) > 1 and any(r.is_staged for r in w.receipts)
+        )
+        stored = self.stored([w for w in asked if w.todo.mode == "again"])
+        for w, clips, segments in chain(((w, *self._staged_rows(w)) for w in long), stored):
+            vectors = embedded().vectors
+            mine = {stage: vectors[stage] for stage in stages[w.source.video_id]}
+            yield from answer_items(w.source, clips, segments, mine, self.recipe.fingerprints)
 
     def commit_without_work(self, plan: Plan) -> None:
         """Refused by the listing, out of attempts, or gone: rows of the ledger that need no worker."""
-        listing, rows, errors = self.prepared.listing.table, [], []
-        for at in plan.refused:
-            listed = self._listed(at)
-            failure = Failure("list", listed["refusal"], listed["refusal_message"])
-            rows.append(ledger.untouched_record(listed, "failed", self.run_id, failure, attempts=1))
-            errors.append(ledger.error_record(listed, failure, None, 1, self.run_id))
-        for at in plan.quarantine:
-            before = self._ledger_row(listing["video_id"][at].as_py())
-            rows.append(ledger.changed_status(before, "quarantined", self.run_id))
-        if plan.deleted:
-            gone = self.index.read("videos", filter=pc.field("video_id").isin(list(plan.deleted))).to_pylist()
-            rows += [ledger.changed_status(before, "deleted", self.run_id) for before in gone]
+        videos, errors = list[pa.Table](), list[dict[str, Any]]()
+        for rows in _parts(plan.refused, _ROWS_AT_ONCE):
+            listed = self.prepared.listing.table.take(rows).to_pylist()
+            known, records = self._ledger_rows([row["video_id"] for row in listed]), []
+            for row in listed:
+                failure = Failure("list", row["refusal"], row["refusal_message"])
+                before = known.get(row["video_id"])
+                records.append(ledger.untouched_record(row, "failed", self.run_id, failure, 1, before))
+                errors.append(ledger.error_record(row, failure, None, 1, self.run_id))
+            videos.append(ledger.videos_table(records))
+        spent = self.prepared.listing.table["video_id"].take(pa.array(plan.quarantine, pa.int64()))
+        for status, ids in (("quarantined", spent.to_pylist()), ("deleted", list(plan.deleted))):
+            videos += [
+                ledger.changed_status(self._ledger_table(part), status, self.run_id)
+                for part in _parts(ids, _ROWS_AT_ONCE)
+            ]
         self.n_failed += len(plan.refused)
-        self._commit(_Step([], rows, errors, drop_everywhere(error["video_id"] for error in errors)))
+        drops = drop_everywhere(error["video_id"] for error in errors)
+        self._commit(
+            _Step([], pa.concat_tables([ledger.videos_table([]), *videos]), ledger.errors_table(errors), drops)
+        )
 
     def commit_pending(self, left: Sequence[Todo]) -> None:
         """Videos without rows wait as `pending`; one that has rows keeps its row until its turn comes."""
-        ids = [self.prepared.listing.table["video_id"][todo.row].as_py() for todo in left]
-        known = {r["video_id"]: r for r in self.index.read("videos", filter=pc.field("video_id").isin(ids)).to_pylist()}
-        rows = (
-            ledger.left_record(self._listed(todo.row), known.get(video_id), todo, self.run_id)
-            for video_id, todo in zip(ids, left, strict=True)
+        for some in _parts(left, _ROWS_A_COMMIT):
+            self._commit(_Step(videos=pa.concat_tables(map(self._left, _parts(some, _ROWS_AT_ONCE)))))
+
+    def _left(self, todos: Sequence[Todo]) -> pa.Table:
+        listed = self.prepared.listing.table.take([todo.row for todo in todos]).to_pylist()
+        known = self._ledger_rows([row["video_id"] for row in listed])
+        records = (
+            ledger.left_record(row, known.get(row["video_id"]), todo, self.run_id)
+            for row, todo in zip(listed, todos, strict=True)
         )
-        self._commit(_Step(rows=[row for row in rows if row is not None]))
+        return ledger.videos_table([record for record in records if record is not None])
 
     def commit_wave(self, work: Sequence[Work]) -> dict[str, int]:
         """One commit of finished videos; returns how many came out with which status."""
@@ -164,7 +189,8 @@ class Writer:
             for stage, seconds in receipt.seconds.items():
                 self.watch.add(stage, seconds)
         inputs = [r.item_key for outcome in outcomes for r in ledger.kept_receipts(outcome) if r.is_staged]
-        self._commit(_Step(inputs, rows, errors, _superseded(work, outcomes)))
+        videos = ledger.videos_table(rows)
+        self._commit(_Step(inputs, videos, ledger.errors_table(errors), _superseded(work, outcomes)))
         statuses = Counter(row["status"] for row in rows)
         self.n_failed += statuses["failed"] + statuses["quarantined"]
         return dict(statuses)
@@ -173,15 +199,14 @@ class Writer:
         """Commit what was held back: an index changes its encoder in one step, and keeps no vector of the old one."""
         if not self._changes_encoder:
             return
-        known = self.index.read("videos")
-        old = drop_everywhere(known["video_id"].to_pylist())
+        known = self.index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
         held, self._held = self._held, _Step()
-        redone = {row["video_id"] for row in held.rows}
         # What was not redone (another root, --limit) loses its vectors all the same, and waits for its turn.
-        rest = known.filter(pc.field("status").isin(["indexed", "partial"])).to_pylist()
-        waiting = [ledger.changed_status(row, "pending", self.run_id) for row in rest if row["video_id"] not in redone]
-        drops = {table: [*pairs, *held.drops.get(table, ())] for table, pairs in old.items()}
-        self._commit_now(replace(held, rows=held.rows + waiting, drops=drops))
+        rest = known.filter(pc.invert(pc.is_in(known["video_id"], held.videos["video_id"].combine_chunks())))
+        waiting = ledger.changed_status(rest, "pending", self.run_id)
+        everything = self.index.read("videos", ["video_id"])["video_id"].to_pylist()
+        drops = {t: [*pairs, *held.drops.get(t, ())] for t, pairs in drop_everywhere(everything).items()}
+        self._commit_now(replace(held, videos=pa.concat_tables([held.videos, waiting]), drops=drops))
 
     def _commit(self, step: _Step) -> None:
         if self._changes_encoder:
@@ -190,27 +215,44 @@ class Writer:
             self._commit_now(step)
 
     def _commit_now(self, step: _Step) -> None:
-        if not (step.inputs or step.rows or step.errors):
+        if not (step.inputs or len(step.videos) or len(step.errors)):
             return
         self.check_lock()
-        rows, errors = ledger.videos_table(step.rows), ledger.errors_table(step.errors)
-        commit(self.index, step.inputs, rows, errors, step.drops, self._encoder)
+        commit(self.index, step.inputs, step.videos, step.errors, step.drops, self._encoder)
+        pa.default_memory_pool().release_unused()  # else what many commits freed stays with this process
 
-    def stored_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
-        mine = pc.field("video_id") == w.source.video_id
-        return self.index.read("clips", filter=mine), self.index.read("segments", filter=mine)
+    def stored(self, work: Sequence[Work]) -> Iterator[tuple[Work, pa.Table, pa.Table]]:
+        """Each video with its rows of `clips` and `segments` in the index, read for many videos at once."""
+        group, n_clips = list[Work](), 0
+        for w in [*work, None]:
+            mine = w.before["n_clips"] or 0 if w is not None and w.before is not None else 0
+            if group and (w is None or n_clips + mine > _ROWS_AT_ONCE):
+                wanted = pc.field("video_id").isin([g.source.video_id for g in group])
+                clips, segments = (self.index.read(table, filter=wanted) for table in ("clips", "segments"))
+                for g in group:
+                    of_video = pc.field("video_id") == g.source.video_id
+                    yield g, clips.filter(of_video), segments.filter(of_video)
+                group, n_clips = [], 0
+            if w is not None:
+                group.append(w)
+                n_clips += mine
 
-    def _staged_rows(self, receipts: Sequence[Receipt]) -> tuple[pa.Table, pa.Table]:
-        staged = [decode_item(self.index.storage.read_bytes(staged_path(r.item_key))) for r in receipts]
+    def _staged_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
+        keys = [receipt.item_key for receipt in w.receipts if receipt.is_staged]
+        staged = [decode_item(self.index.storage.read_bytes(staged_path(key))) for key in keys]
         return pa.concat_tables(s["clips"] for s in staged), pa.concat_tables(s["segments"] for s in staged)
 
-    def _listed(self, row: int) -> dict[str, Any]:
-        listed: dict[str, Any] = self.prepared.listing.table.slice(row, 1).to_pylist()[0]
-        return listed
+    def _ledger_table(self, ids: Collection[str]) -> pa.Table:
+        return (
+            self.index.read("videos", filter=pc.field("video_id").isin(list(ids))) if ids else ledger.videos_table([])
+        )
 
-    def _ledger_row(self, video_id: str) -> dict[str, Any]:
-        row: dict[str, Any] = self.index.read("videos", filter=pc.field("video_id") == video_id).to_pylist()[0]
-        return row
+    def _ledger_rows(self, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        return {row["video_id"]: row for row in self._ledger_table(ids).to_pylist()}
+
+
+def _parts(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
 def _superseded(work: Sequence[Work], outcomes: Sequence[ledger.Outcome]) -> Drops:

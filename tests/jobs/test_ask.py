@@ -77,14 +77,19 @@ def test_some_clips_then_the_others(index: Path) -> None:
 
 
 def test_it_abstains_without_looking_and_can_be_made_to_answer(index: Path) -> None:
-    question = "Is there an umbrella?"
+    question, long = "Is there an umbrella?", f"Is there {'a red circle or ' * 40}nothing?"
+    ended = ask(index, "--question", long, "--abstain-below", "2")
+    assert ended.code == 0, ended.err
+    assert "note: too long for the encoder, evidence is of its beginning: Is there a red circle or" in ended.err
+    assert all(row["question_truncated"] and row["relevance"] < 2 for row in answers(index, long))
     ended = ask(index, "--question", question, "--abstain-below", "2")
     assert ended.code == 0, ended.err
     assert "pools:" not in ended.err, "Ray was started"
     assert ended.out.count("(abstained)") == 3
     rows = answers(index, question)
     assert all(row["abstained"] and row["answer"] is None and row["n_visual_tokens"] == 0 for row in rows)
-    assert all(row["relevance"] == row["evidence"][0]["score"] < 2 for row in rows)
+    assert all(row["relevance"] == row["evidence"][0]["score"] < row["abstain_below"] == 2 for row in rows)
+    assert not any(row["question_truncated"] for row in rows)
     assert job("verify", "--index", str(index)).code == 0
     best = max(rows, key=lambda row: float(row["relevance"]))
     ended = ask(index, "--question", question, "--top", "1", *ALWAYS)

@@ -167,6 +167,22 @@ def test_bad_usage_is_one_clear_line(flags: list[str], says: str, archive: Path,
     assert not (tmp_path / "x" / "_state" / "staging").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [((), "Ray does not start on this machine"), (("--address", "127.0.0.1:1"), "Ray cannot be joined at 127.0.0.1:1")],
+)
+def test_ray_that_cannot_be_had_is_one_clear_line(flags: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    """A folder name too long for Ray's sockets, and a head node that is not there."""
+    render_video(tmp_path / "archive" / "a.mp4", 4, 1)
+    long = {"RAY_TMPDIR": str(tmp_path / ("x" * 100))}
+    ended = job(
+        "index", str(tmp_path / "archive"), "--output", str(tmp_path / "i"), "--model", "builtin", *flags, env=long
+    )
+    assert ended.code == 1
+    assert ended.err.strip().splitlines()[-1].startswith(f"error: {says}: ")
+    assert "Traceback" not in ended.err
+
+
 def test_one_fake_gpu(archive: Path, tmp_path: Path) -> None:
     ended = index_job([archive / "a.mp4"], tmp_path / "index", "--num-gpus", "1", "--max-new-tokens", "4")
     assert ended.code == 0, ended.err

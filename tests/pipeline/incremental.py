@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.config import IndexConfig
 from pipeline.ledger import untouched_record, videos_table
 from pipeline.models import BUILTIN
-from pipeline.plan import Plan, plan_run
+from pipeline.plan import Plan, known_videos, plan_run
 from pipeline.prepare import prepare
 from pipeline.run import recipe_for
 
@@ -138,12 +138,13 @@ def _first_night(config: IndexConfig) -> pa.Table:
     prepared = prepare(config)
     recipe = recipe_for(prepared, None)
     made = [{"stage": stage, "fingerprint": recipe.fingerprints[stage]} for stage in recipe.wanted]
-    return videos_table(
+    rows = videos_table(
         [
             untouched_record(listed, "indexed", "first", None) | {"n_clips": N_CLIPS, "fingerprints": made}
             for listed in prepared.listing.table.to_pylist()
         ]
     )
+    return known_videos(rows.to_batches())
 
 
 def incremental_table() -> str:

@@ -573,6 +573,17 @@ def test_older_files_lack_columns_added_since(tmp_path: Path) -> None:
     assert index.read("videos")["recorded_at"].to_pylist() == [None]
 
 
+def test_an_item_staged_by_an_older_program_is_committed(tmp_path: Path) -> None:
+    """Columns added since are null, in the index and in what is read from it."""
+    index = with_videos(str(tmp_path / "index"), 0)
+    newer = ["abstain_below", "question_truncated"]
+    rows = item_rows(1)
+    stage(index.storage, "old", encode_item({**rows, "answers": rows["answers"].drop_columns(newer)}))
+    commit(index, ["old"], video_rows(1))
+    mine = index.read("answers", newer, pc.field("video_id") == id_of(1))
+    assert mine.to_pylist() == [dict.fromkeys(newer)]
+
+
 def _run_row() -> pa.Table:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     row = {"run_id": "run-1", "started_at": now, "finished_at": now, "command": "index", "config": "{}", "listed": 4}

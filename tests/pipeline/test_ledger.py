@@ -1,9 +1,12 @@
 """Every way a video can end is exactly one status, and every failure is one row of `errors`."""
 
 from dataclasses import replace
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from pipeline.config import Recipe
 from pipeline.items import Failure, Item, Probed, Receipt, Source
 from pipeline.ledger import (
     Outcome,
@@ -17,7 +20,8 @@ from pipeline.ledger import (
     video_record,
     videos_table,
 )
-from pipeline.plan import Todo
+from pipeline.listing import SCHEMA as LISTING_SCHEMA
+from pipeline.plan import Todo, known_videos, plan_run
 from pipeline.types import ClipPlan, Probe
 
 FINGERPRINTS = {"sample": "s", "embed": "e", "caption:p": "c", "answer:q:video": "a"}
@@ -82,12 +86,16 @@ def test_three_transient_failures_are_quarantine() -> None:
     assert video_record(permanent, "run")["status"] == "failed"
 
 
-def test_a_failed_question_is_asked_again_and_a_failed_video_is_known_by_its_sampling() -> None:
+def test_what_failed_knows_what_it_was_asked() -> None:
+    """Also a video that changed and then failed: it gets its prompts back when it changes again."""
     lost = Receipt("k", "v", "answer", 0, 0, None, None, TRANSIENT)
-    made = {p["stage"] for p in video_record(outcome(receipt(0), receipt(1), answers=(lost,)), "r")["fingerprints"]}
-    assert made == {"sample", "embed", "caption:p"}
-    failed = video_record(outcome(probe_failure=PERMANENT), "r")
-    assert failed["fingerprints"] == [{"stage": "sample", "fingerprint": "s"}]
+    for ended, status in (
+        (outcome(receipt(0), receipt(1), answers=(lost,)), "partial"),
+        (outcome(probe_failure=PERMANENT), "failed"),
+    ):
+        row = video_record(ended, "r")
+        assert row["status"] == status
+        assert {pair["stage"]: pair["fingerprint"] for pair in row["fingerprints"]} == FINGERPRINTS
 
 
 def test_work_on_stored_clips_moves_only_fingerprints() -> None:
@@ -105,9 +113,13 @@ def test_work_on_stored_clips_moves_only_fingerprints() -> None:
 def test_rows_of_what_was_never_opened() -> None:
     refused = untouched_record(LISTED, "failed", "run", Failure("list", "SpecialFile", "a FIFO"), attempts=1)
     assert (refused["status"], refused["error_class"], refused["fingerprints"]) == ("failed", "SpecialFile", [])
-    deleted = changed_status(refused, "deleted", "later")
+    (deleted,) = changed_status(videos_table([refused]), "deleted", "later").to_pylist()
     assert (deleted["status"], deleted["run_id"], deleted["error_class"]) == ("deleted", "later", "SpecialFile")
     videos_table([refused, deleted, untouched_record(LISTED, "pending", "run", None)])
+    had = video_record(outcome(receipt(0), receipt(1)), "first")
+    refused = untouched_record(LISTED, "failed", "run", Failure("list", "SpecialFile", "a FIFO"), 1, had)
+    assert refused["fingerprints"] == had["fingerprints"], "what it was asked, should it become a video again"
+    assert refused["n_clips"] is None
 
 
 @pytest.mark.parametrize(
@@ -143,3 +155,35 @@ def test_work_on_stored_clips_that_fails_in_part_adds_nothing_and_moves_nothing(
     whole = replace(again, receipts=(receipt(0), receipt(1)))
     assert stages_made(whole) == list(stages)
     assert len(kept_receipts(whole)) == 3
+
+
+@pytest.mark.parametrize(("failure", "tried"), [(TRANSIENT, 3), (PERMANENT, 1)])
+def test_a_failure_on_stored_clips_is_tried_again_only_so_often(failure: Failure, tried: int) -> None:
+    """The video is partial, as one that lacks wanted rows; a later prompt is still asked of it."""
+    row, runs = video_record(outcome(receipt(0), receipt(1)), "first"), 0
+    recipe = Recipe((*FINGERPRINTS, "caption:new"), FINGERPRINTS | {"caption:new": "n"}, {"caption:new": "New?"})
+    while runs < 9 and (todo := owed(row, recipe)) is not None:
+        runs += 1
+        ended = replace(
+            outcome(receipt(0), receipt(1, 0 if todo.mode == "again" else 2, 1.0, failure), attempts=todo.attempts),
+            todo=todo,
+            before=row,
+            fingerprints=recipe.fingerprints,
+        )
+        assert error_records(ended, "r")[0]["attempt"] == runs
+        row = video_record(ended, "r")
+        assert (row["status"], row["error_class"], row["attempts"]) == ("partial", failure.error_class, runs)
+    assert runs == tried
+    later = replace(
+        recipe, wanted=(*recipe.wanted, "caption:later"), fingerprints=recipe.fingerprints | {"caption:later": "l"}
+    )
+    todo = owed(row, later)
+    assert todo is not None
+    assert (todo.mode, todo.stages) == ("again", ("caption:later",))
+
+
+def owed(row: dict[str, Any], recipe: Recipe) -> Todo | None:
+    listed = pa.Table.from_pylist([LISTED | {"path": b"", "modified_us": 0}], schema=LISTING_SCHEMA)
+    known = known_videos(videos_table([row]).to_batches())
+    plan = plan_run(listed, known, recipe, None, lambda root, uri: False)
+    return plan.todo[0] if plan.todo else None

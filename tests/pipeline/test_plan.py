@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import Recipe
 from pipeline.listing import SCHEMA
-from pipeline.plan import Plan, plan_run
+from pipeline.plan import Plan, known_videos, plan_run
 from pipeline.schemas import videos_schema
 
 RECIPE = Recipe(
@@ -45,7 +45,7 @@ def ledger(*rows: dict[str, object]) -> pa.Table:
     for row in rows:
         fingerprints = [{"stage": s, "fingerprint": f} for s, f in dict(row.pop("had", ALL)).items()]  # type: ignore[call-overload]
         records.append({**base, "version": "1", "status": "indexed", "fingerprints": fingerprints, **row})
-    return pa.Table.from_pylist(records, schema=videos_schema())
+    return known_videos(pa.Table.from_pylist(records, schema=videos_schema()).to_batches())
 
 
 def plan(listed: pa.Table, known: pa.Table, redo: str | None = None, recipe: Recipe = RECIPE) -> Plan:

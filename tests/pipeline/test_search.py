@@ -45,6 +45,15 @@ def scores_of(segments: list[dict[str, Any]], seed: int) -> dict[str, float]:
     return {s["segment_id"]: float(np.asarray(s["embedding"], np.float32) @ query(seed)) for s in segments}
 
 
+@pytest.mark.parametrize("n", [1, 512, 1300])
+def test_dots_are_those_of_converted_halves(n: int) -> None:
+    """Every finite half occurs, subnormals and both zeros too; a product of converted halves is no more exact."""
+    finite = np.concatenate([np.arange(0x7C00), np.arange(0x8000, 0xFC00)]).astype(np.uint16).view(np.float16)
+    halves = np.resize(finite, (n, 49)) if n > 1 else finite[:49][None]
+    queries = np.eye(49, dtype=np.float32)
+    np.testing.assert_array_equal(searching.dots(halves, queries), halves.astype(np.float32))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_ranks_as_a_sort_of_all_scores(index: Index, segments: list[dict[str, Any]], seed: int) -> None:
     found = search(index, query(seed), 10, None, NO_SUPPRESSION)

@@ -118,6 +118,10 @@ BREAKS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
     "every clip of an indexed video has the captions its fingerprints name": ("captions", without_first),
     "an indexed video has the answers its fingerprints name": ("videos", wanting("answer:q1:clip")),
     "an answer names its clip exactly when a clip was asked": ("answers", put(scope="clip")),
+    "an answer abstained below the threshold it records": (
+        "answers",
+        put(abstained=True, relevance=0.3, abstain_below=0.2),
+    ),
     "n_segments and n_frames of a clip are those of its segments": ("segments", without_first),
     "a clip has all its frames or, where frames are left out, none": ("frames", without_first),
     "a clip knows the time of each of its frames": ("clips", put(frame_pts_s=[2.0, 1.0, 0.0])),

@@ -1,0 +1,136 @@
+"""What analysts find in planted videos: `jobs.search` the true segment first, `jobs.ask` answers from the true span.
+
+Each archive is the size of the demo's, six rendered H.264 files of 24 s, indexed by the real job with builtin.
+Archives share one index; a search and a question are kept to their archive by --where.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import jobs.search
+from pipeline.planted.archive import StandingQuestion, Truth, VideoTruth, render_archive
+from pipeline.planted.captions import facts
+from tests.jobs.conftest import index_job, job
+
+Span = tuple[float, float]
+GATED = ("presence", "colour", "shape", "order")
+"""The archive's types of question; all four pass the gate of docs/benchmark.md."""
+N_VIDEOS, SECONDS = 6, 24
+
+
+def scenes(video: VideoTruth) -> Iterator[tuple[Span, set[str]]]:
+    """Each scene's span in seconds and what it shows, such as "red star"."""
+    shown = video.caption.rstrip(".").split(", then ")
+    edges = [0.0, *video.cuts_s, float(video.seconds)]
+    assert len(shown) == len(edges) - 1
+    for text, start_s, end_s in zip(shown, edges, edges[1:], strict=False):
+        yield (start_s, end_s), set(facts(text))
+
+
+def spans_of(video: VideoTruth, words: str) -> list[Span]:
+    """Scenes that show a thing of all these words: "red star", "star" or "red"."""
+    wanted = set(words.split())
+    return [span for span, things in scenes(video) if any(wanted <= set(thing.split()) for thing in things)]
+
+
+def is_in(found: dict[str, float], spans: list[Span]) -> bool:
+    """Whether the middle of a segment lies in one of `spans`."""
+    middle_s = (found["start_s"] + found["end_s"]) / 2
+    return any(start_s <= middle_s < end_s for start_s, end_s in spans)
+
+
+def subjects_of(question: StandingQuestion, answer: str) -> list[str]:
+    """What must have been seen to answer."""
+    words = question.text.rstrip("?").split()
+    if question.type == "order":
+        return answer.split(", ")
+    return {"presence": [answer], "colour": words[-1:], "shape": [f"{words[4]} {answer}"]}[question.type]
+
+
+def built(folder: Path, seeds: tuple[int, ...]) -> tuple[Path, list[Truth]]:
+    truths = [render_archive(folder / f"archive-{seed}", seed, N_VIDEOS, SECONDS) for seed in seeds]
+    roots = [folder / f"archive-{seed}" for seed in seeds]
+    ended = index_job(roots, folder / "index", "--caption", "none")
+    assert ended.code == 0, ended.err
+    return folder / "index", truths
+
+
+def of_archive(truth: Truth) -> str:
+    return f"name LIKE 'planted-{truth.seed}-%'"
+
+
+def searched(index: Path, truth: Truth, capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, bool]:
+    """Everything the archive shows, by colour and shape and by shape alone -> whether the first hit shows it."""
+    things = {thing for video in truth.videos for thing in video.things}
+    found = {}
+    for words in sorted(things | {thing.split()[1] for thing in things}):
+        assert jobs.search.main(["--index", str(index), words, "--top", "1", "--json", *flags]) == 0
+        (hit,) = json.loads(capsys.readouterr().out)["hits"]
+        video = next((v for v in truth.videos if v.name == hit["name"]), None)
+        found[words] = video is not None and is_in(hit, spans_of(video, words))
+    return found
+
+
+def asked(index: Path, truth: Truth) -> list[tuple[str, bool, bool, bool]]:
+    """(type, whether it answered, it did so right, the best evidence is where it can be seen) of each answer."""
+    flags = [flag for question in truth.questions for flag in ("--question", question.text)]
+    ended = job("ask", "--index", str(index), "--num-cpus", "2", "--json", "--where", of_archive(truth), *flags)
+    assert ended.code == 0, ended.err
+    rows = {(row["name"], row["question"]): row for row in json.loads(ended.out)["answers"]}
+    assert len(rows) == N_VIDEOS * len(truth.questions)
+    outcomes = []
+    for video in truth.videos:
+        for question in truth.questions:
+            row, answer = rows[video.name, question.text], video.answers[question.text]
+            subjects = subjects_of(question, answer)
+            best = row["evidence"][: len(subjects)]
+            is_seen = all(any(is_in(e, spans_of(video, subject)) for e in best) for subject in subjects)
+            is_right = not row["abstained"] and row["answer"].strip().rstrip(".").lower() == answer
+            outcomes.append((question.type, not row["abstained"], is_right, is_seen))
+    return outcomes
+
+
+def check_search(found: list[dict[str, bool]], least: float) -> None:
+    right, total = Counter[int](), Counter[int]()
+    for words, is_first in ((words, ok) for one in found for words, ok in one.items()):
+        right[len(words.split())] += is_first
+        total[len(words.split())] += 1
+    print(f"\nsearch: {dict(right)} of {dict(total)} first, by words; misses: ", end="")
+    print([words for one in found for words, ok in one.items() if not ok])
+    assert right.total() >= least * total.total()
+
+
+def check_asked(outcomes: list[tuple[str, bool, bool, bool]]) -> None:
+    by_type: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
+    for type_, *outcome in outcomes:
+        by_type[type_].append((outcome[0], outcome[1], outcome[2]))
+    passed = 0
+    for type_, mine in by_type.items():
+        n_answered, n_right, n_seen = (sum(column) for column in zip(*mine, strict=True))
+        both = sum(right and seen for _, right, seen in mine)
+        passed += both >= 0.8 * len(mine)
+        print(f"ask {type_}: {len(mine)} asked, {n_answered} answered, {n_right} right, {n_seen} evidence, {both} both")
+    assert set(by_type) == set(GATED)
+    assert passed >= 0.8 * len(GATED)
+
+
+def test_a_demo_archive_is_searched_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index, (truth,) = built(tmp_path, (101,))
+    found, outcomes = searched(index, truth, capsys), asked(index, truth)
+    with capsys.disabled():
+        check_search([found], 0.9)
+        check_asked(outcomes)
+
+
+@pytest.mark.nightly
+def test_many_archives_are_searched_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index, truths = built(tmp_path, tuple(range(201, 209)))
+    found = [searched(index, truth, capsys, "--where", of_archive(truth)) for truth in truths]
+    outcomes = [outcome for truth in truths[:4] for outcome in asked(index, truth)]
+    with capsys.disabled():
+        check_search(found, 0.9)
+        check_asked(outcomes)
