@@ -5,8 +5,8 @@ Columns are only ever added. A description travels with each column. `D` is the 
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
-"""2: answers have question_truncated and abstain_below. 3: videos have bytes_read."""
+SCHEMA_VERSION = 2
+"""2: videos have bytes_read, answers question_truncated and abstain_below."""
 
 _US = pa.timestamp("us", tz="UTC")
 _F64, _I32, _I64, _STR, _BOOL = pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()

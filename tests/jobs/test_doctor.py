@@ -80,7 +80,7 @@ def swap_captions(output: Path) -> None:
 
 def shift_every_time(output: Path) -> None:
     for table, columns in {
-        "clips": "start_s + 1 AS start_s, end_s + 1 AS end_s, list_transform(frame_pts_s, lambda x: x + 1) AS frame_pts_s",
+        "clips": "start_s + 1 AS start_s, end_s + 1 AS end_s, [x + 1 FOR x IN frame_pts_s] AS frame_pts_s",
         "segments": "start_s + 1 AS start_s, end_s + 1 AS end_s, best_frame_s + 1 AS best_frame_s",
         "frames": "pts_s + 1 AS pts_s",
         "captions": "start_s + 1 AS start_s, end_s + 1 AS end_s",

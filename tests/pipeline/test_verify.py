@@ -131,6 +131,9 @@ BREAKS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
     "clips lie in their video and do not overlap": ("clips", put(end_s=4.0)),
     "frame times lie in their video, before the end of their clip": ("clips", put(frame_pts_s=[0.0, 1.0, 9.0])),
     "segments tile their clip": ("segments", put(end_s=1.5)),
+    "a segment begins with its first frame and holds its best": ("segments", put(best_frame_s=0.5)),
+    "captions and answers carry the times of their clip": ("captions", put(start_s=0.5)),
+    "rows carry the uri of their video": ("captions", put(uri="file:///elsewhere.mp4")),
     "only the first segment of a video has no boundary score": (
         "segments",
         lambda rows: rows[1].update(boundary_score=None),
