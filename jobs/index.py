@@ -290,7 +290,7 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
         "--describe-gpus",
         type=float,
         metavar="SHARE",
-        help="GPUs of each describe worker, 0.5 puts two on one (default: 1 where there is any); with --describe-workers",
+        help="GPUs of each describe worker named so, 0.5 puts two on one (default: 1 where there is any)",
     )
     group.add_argument(
         "--shared-filesystem", action="store_true", help="every node of the cluster sees local paths as this one does"

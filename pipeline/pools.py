@@ -68,8 +68,8 @@ def plan_pools(nodes: Sequence[Node]) -> Pools:
     cpus, gpus = sum(node.cpus for node in nodes), int(sum(node.gpus for node in nodes))
     if cpus <= 0:
         raise UsageError(
-            "no CPU to decode with; expected at least one core in the cluster or --num-cpus; where an autoscaler brings "
-            "the nodes, --decode-workers and --describe-workers"
+            "no CPU to decode with; expected at least one core in the cluster or --num-cpus; "
+            "where an autoscaler brings the nodes, --decode-workers and --describe-workers"
         )
     if gpus:
         if cpus >= gpus + 1:
