@@ -10,7 +10,8 @@ an index that holds it all:
     no-op        all of jobs.index when nothing has changed: listing, plan, books, its row in `runs` (builtin model)
     first night  listing, plan and commit of an archive that is all new and left for later, as by --limit
     new prompt   listing and plan when every video is owed a caption
-    s3           with --s3: the listing of S3 against the bare pages of list_objects_v2, on a local moto server
+    s3           with --s3: bare pages of list_objects_v2, the listing, and a no-op run over archive and index in S3, on
+                 a local moto server, whose own work is most of the wall time
 
 Seconds are wall and CPU, memory is the growth of the peak resident size; bytes a video are the slope between a
 hundredth of the videos and all, because some tens of MB are code that is loaded once. Ends with one JSON line.
@@ -100,8 +101,11 @@ def wave(folder: str) -> int:
 
 
 def nothing_new(folder: str) -> int:
-    report = run_index(prepare(job(folder)), ClusterOptions(), "index", lambda line, /, **facts: None)
-    return report.listed
+    return no_op(job(folder))
+
+
+def no_op(config: IndexConfig) -> int:
+    return run_index(prepare(config), ClusterOptions(), "index", lambda line, /, **facts: None).listed
 
 
 def first_night(folder: str) -> int:
@@ -124,6 +128,10 @@ def job(folder: str) -> IndexConfig:
     return IndexConfig(roots=(f"{folder}/archive",), output=f"{folder}/index", model="builtin")
 
 
+def s3_job(archive: str) -> IndexConfig:
+    return IndexConfig(roots=(archive,), output=archive.replace("/archive/", "/index"), model="builtin")
+
+
 def bare_s3(uri: str) -> int:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     return sum(1 for _ in list_objects(bucket, prefix))
@@ -139,6 +147,8 @@ WORK: dict[str, Callable[[str], int]] = {
     "new prompt": new_prompt,
     "s3 bare": bare_s3,
     "s3 listing": lambda uri: len(list_archive([uri]).table),
+    "s3 no-op": lambda uri: no_op(s3_job(uri)),
+    "s3 index": lambda uri: make_index(s3_job(uri)),
 }
 
 
@@ -153,9 +163,9 @@ def make_archive(folder: str, n_videos: int) -> None:
         (below / f"recording_{number:07d}.mp4").touch()
 
 
-def make_index(folder: str) -> None:
+def make_index(config: IndexConfig) -> int:
     """The ledger of an index in which every video of the archive is indexed."""
-    prepared, index = prepare(job(folder)), Index.create(f"{folder}/index")
+    prepared, index = prepare(config), Index.create(config.output)
     recipe = recipe_for(prepared, index)
     stages = [{"stage": stage, "fingerprint": recipe.fingerprints[stage]} for stage in recipe.wanted]
     constant = {"size_bytes": 0, "container": "mp4", "codec": "h264", "width": 1920, "height": 1080, "n_clips": 4}
@@ -164,6 +174,7 @@ def make_index(folder: str) -> None:
     listed = prepared.listing.table.select(["video_id", "uri", "name", "root", "version"])
     rows = [{**row, **constant} for row in listed.to_pylist()]
     commit(index, videos=pa.Table.from_pylist(rows, schema=videos_schema()))
+    return len(rows)
 
 
 def in_fresh_process(what: str, where: str, environment: dict[str, str] | None = None) -> Numbers:
@@ -186,7 +197,8 @@ def measure_s3(n_videos: int) -> dict[str, Numbers]:
         for number in range(n_videos):
             client.put_object(Bucket=BUCKET, Key=f"archive/camera_{number // 1000}/recording_{number:07d}.mp4")
         where = f"s3://{BUCKET}/archive/"
-        return by_turns({"s3 bare": where, "s3 listing": where}, environment)
+        in_fresh_process("s3 index", where, environment)
+        return by_turns(dict.fromkeys(("s3 bare", "s3 listing", "s3 no-op"), where), environment)
 
 
 def main() -> None:
@@ -196,16 +208,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the JSON here as well")
     parser.add_argument("--only", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("--where", help=argparse.SUPPRESS)
+    parser.add_argument("--s3-alone", action="store_true", help="leave the local measurements out")
     args = parser.parse_args()
     if args.only:
         print(json.dumps(measure(lambda: WORK[args.only](args.where))))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = measure_local(f"{folder}/all", args.videos)
-        few = measure_local(f"{folder}/few", args.videos // 100)
-    for what, n in numbers.items():
-        more = n["videos"] - few[what]["videos"]
-        n["bytes_per_video"] = (n["grown_bytes"] - few[what]["grown_bytes"]) / more if more else 0.0
+    numbers: dict[str, Numbers] = {}
+    if not args.s3_alone:
+        with tempfile.TemporaryDirectory() as folder:
+            numbers = measure_local(f"{folder}/all", args.videos)
+            few = measure_local(f"{folder}/few", args.videos // 100)
+        for what, n in numbers.items():
+            more = n["videos"] - few[what]["videos"]
+            n["bytes_per_video"] = (n["grown_bytes"] - few[what]["grown_bytes"]) / more if more else 0.0
     if args.s3:
         numbers |= measure_s3(args.s3)
     print(f"{'':<12}{'videos':>9}{'wall s':>9}{'CPU s':>9}{'MB':>7}{'bytes a video':>15}")
@@ -213,9 +228,12 @@ def main() -> None:
         per_video = f"{n['bytes_per_video']:>15,.0f}" if "bytes_per_video" in n else ""
         seconds = f"{n['wall_s']:>9.2f}{n['cpu_s']:>9.2f}{n['grown_bytes'] / 1e6:>7.0f}"
         print(f"{what:<12}{n['videos']:>9,.0f}{seconds}{per_video}")
-    ratios = {"listing_over_bare_cpu": numbers["listing"]["cpu_s"] / numbers["bare"]["cpu_s"]}
+    ratios = {}
+    if not args.s3_alone:
+        ratios["listing_over_bare_cpu"] = numbers["listing"]["cpu_s"] / numbers["bare"]["cpu_s"]
     if args.s3:
-        ratios["s3_listing_over_bare_wall"] = numbers["s3 listing"]["wall_s"] / numbers["s3 bare"]["wall_s"]
+        for what in ("listing", "no-op"):
+            ratios[f"s3_{what}_over_bare_wall"] = numbers[f"s3 {what}"]["wall_s"] / numbers["s3 bare"]["wall_s"]
     from benchmarks import machine  # torch: no part of what is measured
 
     report = {"benchmark": "ledger", **ratios, "numbers": numbers, **machine.describe()}
@@ -227,7 +245,7 @@ def main() -> None:
 def measure_local(folder: str, n_videos: int) -> dict[str, Numbers]:
     Path(folder).mkdir()
     make_archive(folder, n_videos)
-    make_index(folder)
+    make_index(job(folder))
     in_fresh_process("bare", folder)  # warms the directory cache for all
     return by_turns(dict.fromkeys(LOCAL, folder))
 

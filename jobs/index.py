@@ -87,7 +87,15 @@ def _config(args: argparse.Namespace) -> IndexConfig:
 
 
 def cluster_of(args: argparse.Namespace) -> ClusterOptions:
-    return ClusterOptions(args.address, args.num_cpus, args.num_gpus, args.shared_filesystem)
+    return ClusterOptions(
+        args.address,
+        args.num_cpus,
+        args.num_gpus,
+        args.shared_filesystem,
+        args.decode_workers,
+        args.describe_workers,
+        args.describe_gpus,
+    )
 
 
 def _check_places(config: IndexConfig) -> None:
@@ -270,6 +278,24 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--num-cpus", type=int, metavar="N", help="cores of a Ray of its own (default: all)")
     group.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of a Ray of its own (default: all)")
+    group.add_argument(
+        "--decode-workers",
+        type=int,
+        metavar="N",
+        help="a core each (default: planned from the nodes there are; give both where an autoscaler brings them)",
+    )
+    group.add_argument(
+        "--describe-workers",
+        type=int,
+        metavar="N",
+        help="models loaded, each with a core (default: planned, one a GPU)",
+    )
+    group.add_argument(
+        "--describe-gpus",
+        type=float,
+        metavar="SHARE",
+        help="GPUs of each describe worker named so, 0.5 puts two on one (default: 1 where there is any)",
+    )
     group.add_argument(
         "--shared-filesystem", action="store_true", help="every node of the cluster sees local paths as this one does"
     )

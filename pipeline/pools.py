@@ -17,6 +17,9 @@ class ClusterOptions:
     num_cpus: int | None = None
     num_gpus: int | None = None
     shared_filesystem: bool = False
+    decode_workers: int | None = None  # None: planned from the nodes there are
+    describe_workers: int | None = None
+    describe_gpus: float | None = None  # of each describe worker; None: one where there is any
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,28 @@ class Pools:
         return f"decode {self.decode} x {self.decode_cpus:g} CPU, describe {self.describe} x {device}"
 
 
+def choose_pools(nodes: Sequence[Node], cluster: ClusterOptions) -> Pools:
+    """Pools as asked for, or as planned. Asked for, they may exceed the nodes there are: an autoscaler brings more."""
+    if cluster.decode_workers is None and cluster.describe_workers is None:
+        return plan_pools(nodes)
+    if cluster.decode_workers is None or cluster.describe_workers is None:
+        raise UsageError("--decode-workers and --describe-workers are given together or not at all")
+    gpus = cluster.describe_gpus if cluster.describe_gpus is not None else float(any(node.gpus for node in nodes))
+    if cluster.decode_workers < 1 or cluster.describe_workers < 1 or gpus < 0:
+        raise UsageError("expected at least one decode worker and one describe worker, and no negative share of a GPU")
+    return Pools(cluster.decode_workers, 1, cluster.describe_workers, 1, gpus)
+
+
 def plan_pools(nodes: Sequence[Node]) -> Pools:
     """The pools that fit `nodes`. With GPUs: one describe actor a GPU, every other core decodes. Without: one describe
     actor a node with most of its cores. A single core is shared half and half.
     """
     cpus, gpus = sum(node.cpus for node in nodes), int(sum(node.gpus for node in nodes))
     if cpus <= 0:
-        raise UsageError("no CPU to decode with; expected at least one core in the cluster or --num-cpus")
+        raise UsageError(
+            "no CPU to decode with; expected at least one core in the cluster or --num-cpus; "
+            "where an autoscaler brings the nodes, --decode-workers and --describe-workers"
+        )
     if gpus:
         if cpus >= gpus + 1:
             return Pools(int(cpus) - gpus, 1, gpus, 1, 1)

@@ -36,7 +36,7 @@ from pipeline.items import (
     receipt_from_record,
     source_to_row,
 )
-from pipeline.pools import ClusterOptions, Node, Pools, plan_pools
+from pipeline.pools import ClusterOptions, Node, Pools, choose_pools
 from pipeline.stages import DecodeStage, ProbeStage, stage_item
 from pipeline.storage import is_s3
 
@@ -58,7 +58,7 @@ class Workers:
             for node in ray.nodes()
             if node["Alive"]
         ]
-        self.pools = plan_pools(nodes)
+        self.pools = choose_pools(nodes, self._cluster)
         _refuse_impossible(self._config, self._cluster, nodes, self.pools)
         # Beside the driver: a node that is lost must not take along what was counted on the others.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

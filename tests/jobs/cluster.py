@@ -10,17 +10,17 @@ import os
 import secrets
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
-from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
 
 from tests.jobs.conftest import ROOT
@@ -28,7 +28,6 @@ from tests.s3 import BUCKET, free_ports, s3_server, variables_set
 
 TERMINAL = {"SUCCEEDED", "FAILED", "STOPPED"}
 WAIT_S = 400.0
-NODE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 200_000_000}
 
 
 @dataclass
@@ -40,17 +39,24 @@ class LocalCluster:
     metrics_port: int
     token: str
     client: JobSubmissionClient
-    nodes: Cluster
-    workers: list[Any] = field(default_factory=list)
+    host: subprocess.Popen[str]
+    n_workers: int = 0
 
     def add_node(self) -> None:
-        self.workers.append(self.nodes.add_node(**NODE))
+        self._tell("add")
+        self.n_workers += 1
 
     def lose_node(self, node_id: str) -> None:
         """SIGKILL a node, as when a spot instance goes."""
-        (lost,) = (node for node in self.workers if node.node_id == node_id)
-        self.workers.remove(lost)
-        self.nodes.remove_node(lost, allow_graceful=False)
+        self._tell(f"lose {node_id}")
+        self.n_workers -= 1
+
+    def _tell(self, command: str) -> None:
+        assert self.host.stdin is not None
+        assert self.host.stdout is not None
+        print(command, file=self.host.stdin, flush=True)
+        while not (answer := self.host.stdout.readline()).startswith("{"):  # Ray prints too
+            assert answer, "the cluster's process has ended"
 
     def submit(self, *args: str, module: Sequence[str] = ("jobs.index",), name: str | None = None) -> str:
         """Start a job; returns its id."""
@@ -96,32 +102,34 @@ def local_cluster(n_workers: int = 2) -> Iterator[LocalCluster]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     with s3_server() as s3_variables, variables_set({**s3_variables, **variables}):
-        head = {
-            "num_cpus": 0,
-            "include_dashboard": True,
-            "dashboard_host": "127.0.0.1",
-            "dashboard_port": port,
-            "metrics_export_port": metrics_port,
-            "object_store_memory": 200_000_000,
-        }
-        nodes = Cluster(initialize_head=True, head_node_args=head)
+        command = [sys.executable, "-m", "tests.jobs.cluster_host", str(port), str(metrics_port)]
+        log = open(f"{folder}/host.log", "wb")  # noqa: SIM115  # the process's, for as long as it runs
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+        host = subprocess.Popen(command, cwd=ROOT, **pipes)
         try:
+            assert host.stdout is not None
+            while not (line := host.stdout.readline()).startswith("{"):
+                assert line, Path(folder, "host.log").read_text()[-3000:]
             address = f"http://127.0.0.1:{port}"
-            cluster = LocalCluster(address, Path(folder), metrics_port, token, _client(address), nodes)
+            cluster = LocalCluster(address, Path(folder), metrics_port, token, _client(address, token), host)
             for _ in range(n_workers):
                 cluster.add_node()
-            nodes.wait_for_nodes()
             yield cluster
         finally:
-            nodes.shutdown()
+            assert host.stdin is not None
+            host.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                host.wait(60)
+            host.kill()
+            host.wait()
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _client(address: str) -> JobSubmissionClient:
+def _client(address: str, token: str) -> JobSubmissionClient:
     deadline = time.monotonic() + 120
     while True:
         try:
-            return JobSubmissionClient(address)
+            return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
         except (ConnectionError, RuntimeError):
             if time.monotonic() > deadline:
                 raise

@@ -76,7 +76,7 @@ def run_scenario(name: str, cluster: LocalCluster, archive: str, undisturbed: Pa
     assert_same_index(index, undisturbed)
     audit = job("verify", "--index", f"s3://{BUCKET}/{prefix}")
     assert audit.code == 0, audit.err
-    while len(cluster.workers) < 2:
+    while cluster.n_workers < 2:
         cluster.add_node()
     return f"| {name} | {SCENARIOS[name]} | equal | 0 |"
 

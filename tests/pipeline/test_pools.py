@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.pools import Node, plan_pools
+from pipeline.pools import ClusterOptions, Node, choose_pools, plan_pools
 
 NODES = st.lists(st.builds(Node, st.integers(1, 64).map(float), st.integers(0, 8).map(float)), min_size=1, max_size=6)
 
@@ -34,6 +34,21 @@ def test_pools_fit(nodes: list[Node]) -> None:
 )
 def test_pools_of_known_machines(nodes: list[Node], text: str) -> None:
     assert str(plan_pools(nodes)) == text
+
+
+def test_pools_as_asked_for() -> None:
+    nobody_yet = [Node(0, 0)]
+    asked = ClusterOptions(decode_workers=8, describe_workers=2, describe_gpus=1)
+    assert str(choose_pools(nobody_yet, asked)) == "decode 8 x 1 CPU, describe 2 x 1 GPU + 1 CPU"
+    halves = ClusterOptions(decode_workers=1, describe_workers=2, describe_gpus=0.5)
+    assert str(choose_pools([Node(4, 1)], halves)) == "decode 1 x 1 CPU, describe 2 x 0.5 GPU + 1 CPU"
+    with_what_is_there = ClusterOptions(decode_workers=1, describe_workers=1)
+    assert choose_pools([Node(4, 1)], with_what_is_there).describe_gpus == 1
+    assert choose_pools([Node(4, 0)], with_what_is_there).describe_gpus == 0
+    assert choose_pools([Node(2, 0)], ClusterOptions()) == plan_pools([Node(2, 0)])
+    for wrong in (ClusterOptions(decode_workers=1), ClusterOptions(decode_workers=0, describe_workers=1)):
+        with pytest.raises(UsageError):
+            choose_pools([Node(2, 0)], wrong)
 
 
 def test_no_cpu_is_refused() -> None:
