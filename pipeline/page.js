@@ -195,6 +195,11 @@ at("previous").addEventListener("click", () => { state.page -= 1; draw(); });
 at("next").addEventListener("click", () => { state.page += 1; draw(); });
 at("detail").addEventListener("close", () => { if (location.hash) location.hash = ""; });
 document.addEventListener("keydown", (event) => {
+  const step = { n: 1, p: -1 }[event.key];
+  if (step && at("detail").open) {
+    const next = state.shown[state.shown.findIndex((v) => `#video=${v.number}` === location.hash) + step];
+    if (next) location.hash = `video=${next.number}`;
+  }
   if (event.key === "/" && !/^(INPUT|SELECT)$/.test(document.activeElement.tagName)) {
     event.preventDefault();
     at("search").focus();

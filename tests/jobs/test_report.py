@@ -156,6 +156,10 @@ def test_search_sort_pages_and_keys_work(page: Path, tmp_path: Path) -> None:
     document.querySelector("button.name").click();
     window.dispatchEvent(new Event("hashchange"));
     seen.push(document.querySelector("#detail").open);
+    press("n"); window.dispatchEvent(new Event("hashchange"));
+    seen.push(document.querySelector("#detail-name").textContent);
+    press("p"); window.dispatchEvent(new Event("hashchange"));
+    seen.push(document.querySelector("#detail-name").textContent);
     document.querySelector("#detail").close();
     document.body.dataset.seen = JSON.stringify(seen);
     """
@@ -165,7 +169,7 @@ def test_search_sort_pages_and_keys_work(page: Path, tmp_path: Path) -> None:
     dom, console = opened(copy)
     assert console == ""
     seen = json.loads(html.unescape(re.findall(r'data-seen="([^"]*)"', dom)[0]))
-    assert seen == [10, "007.mp4", "059.mp4", "059.mp4", "search", True]
+    assert seen == [10, "007.mp4", "059.mp4", "059.mp4", "search", True, "058.mp4", "059.mp4"]
 
 
 @needs_chromium
