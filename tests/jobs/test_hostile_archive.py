@@ -98,7 +98,8 @@ def listed_files(archive: Path) -> set[str]:
     """What a folder root should list, found without the listing: names of entries with a listed extension."""
     endings = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".ts", ".flv", ".ogv", ".ismv", ".gif", ".m3u8", ".mpd")
     found = set()
-    for folder, _, names in os.walk(os.fsencode(archive)):
+    for folder, folders, files in os.walk(os.fsencode(archive)):
+        names = (*folders, *files)  # a folder named like a video is a row that says so
         found |= {os.path.join(folder, name) for name in names if os.fsdecode(name).lower().endswith(endings)}
     return {os.fsdecode(path) for path in found}
 
