@@ -10,6 +10,8 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("benchmarks.prefill",),
     ("benchmarks.captions",),
     ("benchmarks.ledger",),
+    ("benchmarks.search",),
+    ("benchmarks.report",),
     ("benchmarks.decode",),
     ("benchmarks.pipeline", str(VIDEOS)),
 )

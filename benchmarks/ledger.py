@@ -105,7 +105,7 @@ def nothing_new(folder: str) -> int:
 
 
 def no_op(config: IndexConfig) -> int:
-    return run_index(prepare(config), ClusterOptions(), "index", lambda line: None).listed
+    return run_index(prepare(config), ClusterOptions(), "index", lambda line, /, **facts: None).listed
 
 
 def first_night(folder: str) -> int:

@@ -63,7 +63,7 @@ def job(archives: Sequence[Path], output: Path) -> ProcessTree:
     """One run into a fresh index, measured over all its processes."""
     with ProcessTree() as tree:
         prepared = prepare(_config(archives, output))
-        run_index(prepared, ClusterOptions(num_cpus=2), "benchmark", lambda line: None)
+        run_index(prepared, ClusterOptions(num_cpus=2), "benchmark", lambda line, /, **facts: None)
     return tree
 
 

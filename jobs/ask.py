@@ -25,15 +25,18 @@ from jobs.index import BUILTIN_WARNING, add_where_it_runs, cluster_of
 from pipeline.ask import Asking, AskReport, prepare_ask, run_ask
 from pipeline.choices import with_choices
 from pipeline.errors import UsageError
+from pipeline.progress import Say
 
 SHOWN = 50
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(lambda: _ask(_parser().parse_args(argv)))
+    args = _parser().parse_args(argv)
+    say = cli.say_of(args)
+    return cli.run(lambda: _ask(args, say), say)
 
 
-def _ask(args: argparse.Namespace) -> int:
+def _ask(args: argparse.Namespace, say: Say) -> int:
     asking = Asking(
         index=args.index,
         questions=tuple([*args.question, *(_questions_in(args.questions) if args.questions else [])]),
@@ -46,16 +49,15 @@ def _ask(args: argparse.Namespace) -> int:
         device=args.device,
     )
     prepared = prepare_ask(asking, args.thresholds)
-    cluster = cluster_of(args)
-    report = run_ask(asking, prepared, cluster, lambda line: print(line, file=sys.stderr, flush=True))
+    report = run_ask(asking, prepared, cluster_of(args), say)
     for question in dict.fromkeys(row["question"] for row in report.answers if row["question_truncated"]):
-        print(f"note: too long for the encoder, evidence is of its beginning: {_plain(question)}", file=sys.stderr)
+        say(f"note: too long for the encoder, evidence is of its beginning: {_plain(question)}")
     if args.json:
         print(json.dumps({"run_id": report.run_id, "answers": report.answers}))
     else:
         print("\n".join(_lines(report)))
     if prepared.config.model == "builtin":
-        print(f"note: {BUILTIN_WARNING}", file=sys.stderr)
+        say(f"note: {BUILTIN_WARNING}")
     return 0
 
 
@@ -108,12 +110,7 @@ def _plain(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.ask",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("ask", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="may be repeated")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, or a .csv")

@@ -65,12 +65,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.calibrate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("calibrate", __doc__)
     parser.add_argument("roots", nargs="+", metavar="ROOT", help="local videos like those to be indexed")
     parser.add_argument("--encoder", required=True, help="hub id, local folder or builtin")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="thresholds.json to write")

@@ -79,12 +79,7 @@ def _rows(query: str) -> list[dict[str, object]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("demo", __doc__)
     parser.add_argument("--seed", type=int, default=7, help="which archive to render (default: 7, never trained on)")
     parser.add_argument("--videos", type=int, default=6, help="videos to render (default: 6)")
     parser.add_argument("--seconds", type=int, default=24, help="seconds a video, 8 to 32 (default: 24)")

@@ -125,12 +125,7 @@ def _storage(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("doctor", __doc__)
     parser.add_argument("--model", default="builtin", help="also check that this model can be found (default: builtin)")
     parser.add_argument("--encoder", help="also check that this encoder and its thresholds can be found")
     parser.add_argument("--output", metavar="INDEX", help="also check that this place can be written")

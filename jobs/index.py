@@ -22,6 +22,8 @@ from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MOD
 from pipeline.errors import UsageError
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import prepare
+from pipeline.progress import Say, say_plainly
+from pipeline.report import RunReport
 from pipeline.run import dry_run, run_index
 from pipeline.storage import is_s3
 from pipeline.types import Bounds
@@ -33,10 +35,12 @@ BUILTIN_WARNING = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(lambda: _index(_parser().parse_args(argv)))
+    args = _parser().parse_args(argv)
+    say = cli.say_of(args)
+    return cli.run(lambda: _index(args, say), say)
 
 
-def _index(args: argparse.Namespace) -> int:
+def _index(args: argparse.Namespace, say: Say) -> int:
     config, cluster = _config(args), cluster_of(args)
     if args.probe and not args.dry_run:
         raise UsageError("--probe is given without --dry-run; a run reads headers anyway")
@@ -47,11 +51,11 @@ def _index(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(dry_run(prepared, args.probe))
         return 0
-    stop_on_signals()
+    stop_on_signals(say)
     report = run_index(prepared, cluster, "index", say)
-    print(report)
+    say_end(report, say)
     if "builtin" in (config.model, config.encoder_name):
-        print(f"note: {BUILTIN_WARNING}")
+        say(f"note: {BUILTIN_WARNING}")
     if args.json:
         print(report.as_json())
     return report.exit_code
@@ -103,19 +107,24 @@ def _check_places(config: IndexConfig) -> None:
             raise UsageError(f"{place} is a relative path; inside a Ray job expected an absolute path or s3://")
 
 
-def stop_on_signals() -> None:
+def stop_on_signals(say: Say) -> None:
     """Staged work is safe wherever the run is stopped, so stopping is immediate: Ray's processes end with this one."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        print("stopped; what was staged is kept: run the same command again to go on", file=sys.stderr, flush=True)
+        say("stopped; what was staged is kept: run the same command again to go on", event="stopped")
         os._exit(128 + signum)
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def say_end(report: RunReport, say: Say) -> None:
+    """The report on stdout for people, or as the last event of a log for programs."""
+    if say is say_plainly:
+        print(report)
+    else:
+        facts = {name: getattr(report, name) for name in ("run_id", "listed", "ignored", "counts", "exit_code")}
+        say(str(report), event="report", **facts, seconds=dict(report.watch.seconds))
 
 
 def duration_s(text: str) -> float:
@@ -127,12 +136,7 @@ def duration_s(text: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.index",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("index", __doc__)
     parser.add_argument(
         "roots",
         nargs="+",
@@ -295,6 +299,7 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shared-filesystem", action="store_true", help="every node of the cluster sees local paths as this one does"
     )
+    cli.add_log_format(group)
 
 
 if __name__ == "__main__":

@@ -57,12 +57,7 @@ def _write(index: Index, output: Path, options: PageOptions) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("report", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the HTML file to write")
     defaults = PageOptions()

@@ -15,19 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import cli
-from jobs.index import add_where_it_runs, cluster_of, say, stop_on_signals
+from jobs.index import add_where_it_runs, cluster_of, say_end, stop_on_signals
 from pipeline.index import Index
+from pipeline.progress import Say
 from pipeline.retry import prepare_retry, to_retry
 from pipeline.run import run_index
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.retry",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("retry", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument(
         "--where",
@@ -43,10 +39,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return cli.run(lambda: _retry(args))
+    say = cli.say_of(args)
+    return cli.run(lambda: _retry(args, say), say)
 
 
-def _retry(args: argparse.Namespace) -> int:
+def _retry(args: argparse.Namespace, say: Say) -> int:
     index = Index.open(args.index)
     chosen = to_retry(index, args.where)
     if not chosen.num_rows:
@@ -64,9 +61,9 @@ def _retry(args: argparse.Namespace) -> int:
     if not prepared.listing.table.num_rows:
         print("none of them is in the archive now: nothing to retry")
         return 0
-    stop_on_signals()
+    stop_on_signals(say)
     report = run_index(prepared, cluster_of(args), "retry", say, frozenset(chosen["video_id"].to_pylist()))
-    print(report)
+    say_end(report, say)
     return report.exit_code
 
 

@@ -86,12 +86,7 @@ def _clock(seconds: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("search", __doc__)
     parser.add_argument(
         "text",
         help="what to look for, in words: `red circle` is read as `a photo of red circle`, since encoders were trained "

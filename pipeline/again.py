@@ -4,18 +4,19 @@ Nothing is segmented again: times come from `clips.frame_pts_s`, segments and ve
 come from the index or from items staged in this run. Legend: S segments, D embedding width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config import CLIPS_PER_ITEM, FRAMES_PER_CLIP
 from pipeline.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items import Item, Shown, Source, StoredSegments
 from pipeline.types import ClipPlan
 
-QUESTIONS_PER_ITEM = 8
-"""At most 8 x 32 frames: the size of any other item."""
+FRAMES_PER_ITEM = CLIPS_PER_ITEM * FRAMES_PER_CLIP
+"""The size of any other item. Questions share frames, so those of a video this short are one item, however many."""
 
 
 def again_items(
@@ -60,11 +61,25 @@ def answer_items(
     times = [t for r in clips.sort_by("clip_index").to_pylist() for t in r["frame_pts_s"]]
     end_s = max(r["end_s"] for r in records)
     shown = [choose_shown(s, lengths, segment_relevance(means, q), spans) for s, q in questions.items()]
-    groups = [shown[i : i + QUESTIONS_PER_ITEM] for i in range(0, len(shown), QUESTIONS_PER_ITEM)]
+    groups = list(_sharing_frames(shown))
     return [
         _answer_item(source, group, times, end_s, (index, len(groups)), fingerprints)
         for index, group in enumerate(groups)
     ]
+
+
+def _sharing_frames(shown: Sequence[Shown]) -> Iterator[list[Shown]]:
+    """Consecutive questions that together are shown no more frames than an item holds."""
+    group: list[Shown] = []
+    frames: set[int] = set()
+    for one in shown:
+        if group and len(frames.union(one.places)) > FRAMES_PER_ITEM:
+            yield group
+            group, frames = [], set()
+        group.append(one)
+        frames.update(one.places)
+    if group:
+        yield group
 
 
 def _answer_item(

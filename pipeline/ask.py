@@ -5,7 +5,7 @@ for all questions of a run. The stages are those of run.py.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from pipeline.models import resolve_model
 from pipeline.plan import Todo
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import Prepared
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Say
 from pipeline.report import RunReport, Stopwatch, new_run_id, publish
 from pipeline.run import WAVE_VIDEOS, staged_or_run
 from pipeline.schemas import clips_schema
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from pipeline.abstain import Place
     from pipeline.workers import Workers
 
-Say = Callable[[str], None]
 _SHOWN = ["video_id", "clip_id", "start_s", "end_s", "question_id", "question", "answer", "relevance", "evidence"]
 _SHOWN += ["abstained", "abstain_below", "question_truncated"]
 
@@ -152,7 +151,7 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         wanted, questions = _chosen(index, asking, writer)
         pending, n_there = _pending(index, prepared.listing, wanted, recipe, abstain_below)
         n_asked = sum(len(ids) for p in pending for ids in p.stages.values())
-        say(f"{n_asked} to ask, {n_there} answered already")
+        say(f"{n_asked} to ask, {n_there} answered already", event="plan", run_id=run_id)
         failed = 0
         if pending:
             questions = questions or _embed(writer)
@@ -266,7 +265,7 @@ def _work(
 ) -> int:
     """Waves of videos, each ending in a commit. Ray starts with the first frame that must be looked at."""
     failed = 0
-    with ExitStack() as stack, Progress(len(pending)) as progress:
+    with ExitStack() as stack, Progress(len(pending), say) as progress:
         workers: Workers | None = None
         for first in range(0, len(pending), WAVE_VIDEOS):
             wave = pending[first : first + WAVE_VIDEOS]
@@ -275,10 +274,12 @@ def _work(
             if items and workers is None:
                 workers = stack.enter_context(_workers(writer, abstain_below, cluster))
                 say(f"pools: {workers.pools}")
+                progress.staffed(workers.pools.of_stages)
             if workers is not None:
                 by_id = {w.source.video_id: w for w in work}
                 for receipt in staged_or_run(items, writer, workers):
                     by_id[receipt.video_id].answers.append(receipt)
+                    progress.worked(receipt.seconds)
                     progress.add(0, receipt.n_clips)
             failed += _commit(wave, work, writer)
             progress.add(len(wave), 0)

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from pipeline import staging
 from pipeline.errors import IndexLocked, JobError
 from pipeline.index import SNAPSHOT, Encoder, Index, Snapshot, schema_of
-from pipeline.schemas import CONTENT_TABLES, TABLES, with_newer_columns
+from pipeline.schemas import CONTENT_TABLES, TABLES
 from pipeline.staging import Rows
 from pipeline.storage import TEMP_FOLDER
 
@@ -280,10 +280,16 @@ def _group_rows(index: Index, plan: Plan, number: int) -> Rows:
     schemas = Snapshot(encoder=plan.encoder)
     rows: Rows = {}
     for table in COMMITTED_TABLES:
-        parts = [with_newer_columns(item.pop(table), schema_of(schemas, table)) for item in items if table in item]
+        parts = [_as_now(item.pop(table), schema_of(schemas, table)) for item in items if table in item]
         if parts and sum(map(len, parts)):
             rows[table] = pa.concat_tables(parts)
     return rows
+
+
+def _as_now(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in today's schema: what an earlier version staged has null in columns added since."""
+    columns = [rows[f.name] if f.name in rows.column_names else pa.nulls(len(rows), f.type) for f in schema]
+    return pa.table(columns, names=schema.names).cast(schema)
 
 
 def _dropped(plan: Plan, body: Rows) -> Drops:

@@ -32,12 +32,13 @@ function fill(id, found, none) {
 
 // Videos: one row each, filtered and sorted in the page, 50 at a time.
 const columns = [
+  { key: "picture", title: "", kind: "picture" },
   { key: "name", title: "Name", kind: "text" },
   { key: "status", title: "Status", kind: "" },
   { key: "duration_s", title: "Length", kind: "number" },
   { key: "n_segments", title: "Segments", kind: "number wide" },
   { key: "n_answers", title: "Answers", kind: "number wide" },
-  { key: "said", title: "First caption, or why not", kind: "text wide" },
+  { key: "said", title: "Said of it, or why not", kind: "text wide" },
 ];
 const state = { sort: "name", down: false, page: 0, shown: [] };
 data.videos.forEach((video, i) => {
@@ -64,12 +65,26 @@ function draw() {
   at("page").textContent = `Page ${state.page + 1} of ${pages}`;
   at("previous").disabled = state.page === 0;
   at("next").disabled = state.page >= pages - 1;
-  document.querySelectorAll("#videos th").forEach((th, i) => th.setAttribute(
-    "aria-sort", columns[i].key === state.sort ? (state.down ? "descending" : "ascending") : "none"));
+  document.querySelectorAll("#videos th").forEach((th) => th.setAttribute(
+    "aria-sort", th.dataset.key === state.sort ? (state.down ? "descending" : "ascending") : "none"));
+}
+
+function detailOf(number) {
+  const source = at(`video-${number}`);
+  return source && JSON.parse(source.textContent);
+}
+
+function thumbnail(jpeg, alt) {
+  return make("img", null, { src: `data:image/jpeg;base64,${jpeg}`, alt, loading: "lazy" });
 }
 
 function videoRow(video) {
   return make("tr", null, {}, columns.map(({ key, kind }) => {
+    if (key === "picture") {
+      const pictured = detailOf(video.number).segments.filter((s) => s.jpeg);
+      const middle = pictured[Math.floor(pictured.length / 2)];
+      return make("td", null, { class: kind }, middle ? [thumbnail(middle.jpeg, "")] : []);
+    }
     if (key === "name") {
       const button = make("button", video.name, { type: "button", class: "name" });
       button.addEventListener("click", () => { location.hash = `video=${video.number}`; });
@@ -82,16 +97,14 @@ function videoRow(video) {
 
 // One video: its storyboard, what was said of it, what was answered and from where.
 function open(number) {
-  const video = data.videos[number], source = at(`video-${number}`);
-  if (!video || !source) return;
-  const detail = JSON.parse(source.textContent);
+  const video = data.videos[number], detail = detailOf(number);
+  if (!video || !detail) return;
   at("detail-name").textContent = video.name;
   const strip = make("div", null, { class: "strip", tabindex: "0", "aria-label": "Storyboard" });
   const line = make("div", null, { class: "timeline", "aria-hidden": "true" });
   const figures = detail.segments.map((segment) => {
     const alt = `${clock(segment.start_s)} to ${clock(segment.end_s)}`;
-    const picture = segment.jpeg
-      ? make("img", null, { src: `data:image/jpeg;base64,${segment.jpeg}`, alt, loading: "lazy" }) : make("span", "no picture");
+    const picture = segment.jpeg ? thumbnail(segment.jpeg, alt) : make("span", "no picture");
     const figure = make("figure", null, {}, [picture, make("figcaption", alt)]);
     strip.append(figure);
     return figure;
@@ -166,13 +179,14 @@ at("title").textContent = data.title;
 document.title = data.title;
 at("summary").textContent = data.summary;
 document.querySelector("#videos thead tr").append(...columns.map(({ key, title, kind }) => {
+  if (!title) return make("td", null, { class: kind });
   const button = make("button", title, { type: "button" });
   button.addEventListener("click", () => {
     state.down = state.sort === key ? !state.down : false;
     state.sort = key;
     refilter();
   });
-  return make("th", null, { class: kind, scope: "col" }, [button]);
+  return make("th", null, { class: kind, scope: "col", "data-key": key }, [button]);
 }));
 at("status").append(make("option", "all", { value: "" }), ...data.statuses.map((s) => make("option", s, { value: s })));
 at("search").addEventListener("input", refilter);

@@ -119,7 +119,7 @@ def _by_video(
 
 def _row(video: Record, captions: Sequence[Record], answers: Sequence[Record], errors: Sequence[Record]) -> Record:
     """What the table of videos shows and searches."""
-    said = captions[0]["caption"] if captions else (errors[-1]["message"] if errors else "")
+    said = captions[0]["caption"] if captions else (errors[-1]["message"] if errors else _answered(answers))
     words = [video["name"], video["error_class"] or "", *(c["caption"] for c in captions)]
     words += [f"{a['question']} {a['answer'] or ''}" for a in answers]
     return {
@@ -130,6 +130,10 @@ def _row(video: Record, captions: Sequence[Record], answers: Sequence[Record], e
         "said": _cut(f"{video['error_class']}: {said}" if video["error_class"] else said, 160),
         "search": _cut("\n".join([*words, *(e["message"] for e in errors)]), 2000),
     }
+
+
+def _answered(answers: Sequence[Record]) -> str:
+    return next((f"{a['question']} {a['answer']}" for a in answers if a["answer"]), "")
 
 
 def _segment_counts(index: Index, snapshot: Snapshot) -> dict[str, int]:
@@ -195,11 +199,12 @@ def _small_jpeg(thumbnail: bytes | None) -> str | None:
 
 def _summary(index: Index, snapshot: Snapshot) -> str:
     counts = index.read_at(snapshot, "videos", ["status"])["status"].value_counts().to_pylist()
-    hours = (pc.sum(index.read_at(snapshot, "videos", ["duration_s"])["duration_s"]).as_py() or 0) / 3600
+    seconds = pc.sum(index.read_at(snapshot, "videos", ["duration_s"])["duration_s"]).as_py() or 0.0
+    length = f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
     states = ", ".join(f"{c['counts']:,} {c['values']}" for c in sorted(counts, key=lambda c: -c["counts"]))
     rows = ", ".join(f"{snapshot.n_rows(table):,} {table}" for table in ("clips", "segments", "captions", "answers"))
     encoder = snapshot.encoder.encoder_id if snapshot.encoder else "no encoder yet"
-    return f"{states or 'no videos'}; {hours:.1f} hours; {rows}; encoder {encoder}; commit {snapshot.commit}"
+    return f"{states or 'no videos'}; {length}; {rows}; encoder {encoder}; commit {snapshot.commit}"
 
 
 def _pruning(index: Index, snapshot: Snapshot) -> Mapping[str, Any]:

@@ -40,6 +40,11 @@ class Pools:
     describe_cpus: float
     describe_gpus: float
 
+    @property
+    def of_stages(self) -> dict[str, int]:
+        """How many actors work at each stage."""
+        return {"decode": self.decode, "embed": self.describe, "describe": self.describe}
+
     def __str__(self) -> str:
         device = (
             f"{self.describe_gpus:g} GPU + {self.describe_cpus:g} CPU"

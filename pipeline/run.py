@@ -6,7 +6,7 @@ stage (workers.py, the only file that knows Ray; stages.py, what each worker doe
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ from pipeline.lock import index_lock
 from pipeline.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, known_videos, plan_run
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import Prepared
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Say
 from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publish
 from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
 from pipeline.standing import read_standing
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 WAVE_VIDEOS = 1000
 """A wave loads each model once and ends in a commit: large enough to make loading cheap, small enough for a driver."""
-
-Say = Callable[[str], None]
 
 
 def run_index(
@@ -55,7 +53,7 @@ def run_index(
         refuse_other_encoder(prepared, index)
         for complaint in (complaint for root in listing.roots for complaint in root.complaints):
             say(f"warning: {complaint}; what is missing there is not taken for deleted")
-        say(plan_line(plan, listing.table.num_rows))
+        say(plan_line(plan, listing.table.num_rows), event="plan", run_id=run_id)
         writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
         writer.commit_without_work(plan)
         n_left = _work(plan, writer, cluster, say) if plan.todo else 0
@@ -113,8 +111,9 @@ def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> int:
     order = _newest_first(plan.todo, writer.prepared)
     taken, left = order[: config.limit], order[config.limit :] if config.limit is not None else []
     cut: list[Todo] = []
-    with Workers(cluster, config, writer.setup()) as workers, Progress(len(taken)) as progress:
+    with Workers(cluster, config, writer.setup()) as workers, Progress(len(taken), say) as progress:
         say(f"pools: {workers.pools}")
+        progress.staffed(workers.pools.of_stages)
         watch.begin_work(workers.pools)
         deadline = watch.deadline(config, workers.pools)
         while taken and not _is_past(deadline):
@@ -142,6 +141,7 @@ def _run_wave(
     for receipt in _until(deadline, staged_or_run([item for w in work.values() for item in w.items], writer, workers)):
         w = work[receipt.video_id]
         w.receipts.append(receipt)
+        progress.worked(receipt.seconds)
         is_last = len(w.receipts) == len(w.items)
         progress.add(int(is_last), receipt.n_clips, failed=int(is_last and all(r.failure for r in w.receipts)))
     done = {video_id: w for video_id, w in work.items() if len(w.receipts) == len(w.items)}
@@ -149,6 +149,7 @@ def _run_wave(
     n_asked = Counter(item.source.video_id for item in asked)
     for receipt in _until(deadline, staged_or_run(asked, writer, workers)):
         work[receipt.video_id].answers.append(receipt)
+        progress.worked(receipt.seconds)
     done = {video_id: w for video_id, w in done.items() if len(w.answers) == n_asked[video_id]}
     statuses = writer.commit_wave(list(done.values()))
     workers.count_videos(statuses)

@@ -232,14 +232,6 @@ CONTENT_TABLES = ("clips", "captions", "segments", "frames", "answers")
 TABLES = ("videos", *CONTENT_TABLES, "errors", "runs")
 
 
-def with_newer_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`rows` as `schema` has them; columns that an older program did not know yet are null."""
-    for name in schema.names:
-        if name not in rows.column_names:
-            rows = rows.append_column(schema.field(name), pa.nulls(len(rows), schema.field(name).type))
-    return rows.select(schema.names).cast(schema)
-
-
 def _video_columns() -> list[pa.Field]:
     return [
         _field("video_id", _STR, "video it lies in", False),

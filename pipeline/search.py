@@ -216,8 +216,10 @@ def dots(halves: npt.NDArray[np.float16], queries: FloatArray) -> FloatArray:
 
 
 def _halves(rows: pa.Table, dim: int) -> npt.NDArray[np.float16]:
-    """The embedding column as an array (n, D), not copied."""
-    flat: npt.NDArray[np.float16] = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    """The embedding column as an array (n, D), not copied where it is in one piece."""
+    column = rows["embedding"]
+    whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    flat: npt.NDArray[np.float16] = whole.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, dim)
 
 

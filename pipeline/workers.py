@@ -37,7 +37,7 @@ from pipeline.items import (
     source_to_row,
 )
 from pipeline.pools import ClusterOptions, Node, Pools, choose_pools
-from pipeline.stages import DecodeStage, ProbeStage, stage_item
+from pipeline.stages import DecodeStage, ProbeStage, StagingStage
 from pipeline.storage import is_s3
 
 REACH_S = 20.0
@@ -49,6 +49,7 @@ class Workers:
 
     def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: DescribeSetup) -> None:
         self._cluster, self._config, self._setup = cluster, config, setup
+        self._questions: Questions | None = None
 
     def __enter__(self) -> "Workers":
         _start_ray(self._cluster)
@@ -99,11 +100,10 @@ class Workers:
                 **_pool(min(pools.describe, len(items)), pools.describe_cpus, pools.describe_gpus),
             )
             .map_batches(
-                stage_item,
-                fn_kwargs={"output": self._config.output},
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=0,
+                # A worker that stays: for a task of no cores Ray starts a process, and ends it a second later.
+                StagingStage,
+                fn_constructor_args=(self._config.output,),
+                **_pool(min(pools.describe, len(items)), 0),
             )
         )
         for receipt in map(receipt_from_record, _records(rows)):
@@ -115,12 +115,13 @@ class Workers:
         self._metrics.add_videos(statuses)
 
     def questions(self) -> Questions:
-        """The recipe's questions as the encoder sees them, made on a worker: the driver loads no model."""
+        """The recipe's questions as the encoder sees them, made on a worker, once: the driver loads no model."""
         from pipeline.describe_stage import embed_questions
 
-        remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
-        questions: Questions = ray.get(remote.remote(self._setup))
-        return questions
+        if self._questions is None:
+            remote = ray.remote(num_cpus=self.pools.decode_cpus)(embed_questions)
+            self._questions = ray.get(remote.remote(self._setup))
+        return self._questions
 
 
 class _Metrics:

@@ -21,8 +21,15 @@ import pipeline.index
 import pipeline.run
 import pipeline.workers
 from jobs.index import main
-from pipeline.stages import Begin, DecodeStage
+from pipeline.decode import Decoder
+from pipeline.stages import Begin, DecodeStage, ProbeStage
 from tests.pipeline.tapped import tapped
+
+
+def faulty(fault: str) -> tuple[str, ...]:
+    """The decode child with a fault of its own (tests/pipeline/faulty_child.py)."""
+    return (sys.executable, "-m", "tests.pipeline.faulty_child", fault)
+
 
 DecodeBase, DescribeBase = DecodeStage, pipeline.describe_stage.DescribeStage
 
@@ -68,6 +75,13 @@ def in_workers(fault: str, mark: str) -> None:
             times = {"describe actor": 1, "each worker": 1, "describe actor, twice": 2, "describe actor, 3 times": 3}
             super().__init__(setup, kill_self_after(begin, f"{mark}/describe", times.get(fault, 0)))
 
+    class HangingProbe(ProbeStage):
+        def __init__(self, sampling: str, bounds: Any) -> None:
+            super().__init__(sampling, bounds)
+            self._decoder = Decoder(bounds, faulty("hang"))
+
+    if fault == "decode child hangs":
+        pipeline.workers.ProbeStage = HangingProbe  # type: ignore[misc]
     pipeline.workers.DecodeStage = KilledDecode  # type: ignore[misc]
     pipeline.describe_stage.DescribeStage = KilledDescribe  # type: ignore[misc]
 

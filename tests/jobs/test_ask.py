@@ -50,9 +50,11 @@ def test_whole_videos_once_and_never_again(index: Path) -> None:
         assert mine.items() <= after.items(), f"{table} changed"
     assert job("verify", "--index", str(index)).code == 0
 
-    again = ask(index, *flags)
+    again = ask(index, *flags, "--log-format", "json")
     assert again.code == 0, again.err
     assert "pools:" not in again.err, "Ray was started"
+    said = [json.loads(line) for line in again.err.splitlines()]
+    assert [line["text"] for line in said if line["event"] == "plan"] == ["0 to ask, 6 answered already"]
     assert "0 asked, 6 answered by an earlier run" in again.out
     changed = {n: d for n, d in files_of(index).items() if after.get(n) != d}
     assert [name.split("/")[0] for name in changed] == ["runs"]

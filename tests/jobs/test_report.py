@@ -113,6 +113,7 @@ def test_the_list_shows_everything_and_runs_nothing(page: Path) -> None:
     assert "60 of 60" in texts(dom, "span")
     assert "Page 1 of 2" in texts(dom, "span")
     assert len(re.findall(r'class="name"', dom)) == 50
+    assert len(re.findall(r'<img src="data:image/jpeg;base64,', dom)) == 50, "each row has a picture"
     cells = texts(dom, "td")
     assert f"nothing decodes {EVIL}" in cells, "the failure is not there, or not as text"
     assert "adatp p=1" in cells
@@ -129,7 +130,8 @@ def test_a_video_opens_with_pictures_captions_and_answers(page: Path) -> None:
     assert "owned" not in texts(dom, "title")[0]
     assert f"{EVIL}.mp4" in texts(dom, "h2")
     assert f"{EVIL} 1 0" in texts(dom, "td")
-    assert len(re.findall(r'<img src="data:image/jpeg;base64,', dom)) == 4
+    (dialog,) = re.findall(r"<dialog.*?</dialog>", dom, re.DOTALL)
+    assert len(re.findall(r'<img src="data:image/jpeg;base64,', dialog)) == 4
     assert {"What?", "yes"} <= set(texts(dom, "dd"))
 
 

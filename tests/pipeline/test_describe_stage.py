@@ -1,10 +1,15 @@
 """Describing one item without Ray: rows from the builtin models, and what a killing clip costs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
-from pipeline.config import DescribeSetup, IndexConfig, Recipe
-from pipeline.describe_stage import DescribeStage
+import adatp
+from pipeline.again import again_items, answer_items
+from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe, answer_stage
+from pipeline.describe_stage import DescribeStage, embed_questions
 from pipeline.items import Item, Source, decoded_to_row, item_to_row, receipt_from_record
 from pipeline.models import resolve_model, resolve_thresholds
 from pipeline.staging import decode_item
@@ -102,6 +107,50 @@ def test_items_of_a_long_video_leave_its_questions_for_later() -> None:
     item = an_item(made.recipe, 1, n_items=2)
     row = DescribeStage(made, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
     assert "answers" not in decode_item(row["staged"])
+
+
+@pytest.mark.parametrize("n_questions", [1, 20])
+def test_vision_is_encoded_once_however_many_questions(n_questions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As jobs.ask does it: n clips take n encodings, a whole video of three clips one, of the frames it is shown."""
+    encoded: list[int] = []
+    encode = adatp.VideoLLM.encode
+
+    def counting(model: adatp.VideoLLM, pixels: torch.Tensor) -> adatp.Visual:
+        encoded.append(len(pixels))
+        return encode(model, pixels)
+
+    first = setup()
+    item = an_item(first.recipe, 3)
+    stored = decode_item(
+        DescribeStage(first, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5))["staged"][0].as_py()
+    )
+    asked = [f"Which shape appears in place {k}? {{circle|ring}}" for k in range(n_questions)]
+    texts = {answer_stage(text, scope): text for text in asked for scope in ("clip", "video")}
+    made = replace(first, recipe=replace(first.recipe, texts=texts, fingerprints=dict.fromkeys([*texts, "embed"], "f")))
+    stage = DescribeStage(made, lambda name: 1)
+    monkeypatch.setattr(adatp.VideoLLM, "encode", counting)
+    clips, segments, fingerprints = stored["clips"], stored["segments"], made.recipe.fingerprints
+
+    of_clips = [s for s in texts if s.endswith(":clip")]
+    (again,) = again_items(item.source, clips, segments, of_clips, fingerprints, CLIPS_PER_ITEM)
+    rows = decode_item(stage(decoded_to_row(item_to_row(again), decoded(item), 0.5))["staged"][0].as_py())
+    assert rows["answers"].num_rows == 3 * n_questions
+    assert encoded == [4, 4, 4]
+
+    encoded.clear()
+    vectors = {s: v for s, v in embed_questions(made).vectors.items() if s.endswith(":video")}
+    (whole,) = answer_items(item.source, clips, segments, vectors, fingerprints)
+    frames = decoded(item)
+    (shown,) = whole.clips
+    together = ClipFrames(
+        0,
+        *(shown.start_s, shown.end_s, shown.targets_s),
+        np.concatenate([clip.frames for clip in frames.clips]),
+        *(None, (b"jpg",) * 12),
+    )
+    row = stage(decoded_to_row(item_to_row(whole), replace(frames, clips=(together,)), 0.5))
+    assert decode_item(row["staged"][0].as_py())["answers"].num_rows == n_questions
+    assert encoded == [12]
 
 
 def test_without_prompts_no_video_llm_is_loaded() -> None:

@@ -45,6 +45,19 @@ def scores_of(segments: list[dict[str, Any]], seed: int) -> dict[str, float]:
     return {s["segment_id"]: float(np.asarray(s["embedding"], np.float32) @ query(seed)) for s in segments}
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (" red circle ", "a photo of red circle"),
+        ("a dog on a beach", "a photo of a dog on a beach"),
+        ("Is there a dog?", "Is there a dog?"),
+        ("A dog runs.", "A dog runs."),
+    ],
+)
+def test_words_are_read_as_a_caption_and_sentences_as_they_stand(text: str, read: str) -> None:
+    assert searching.as_caption(text) == read
+
+
 @pytest.mark.parametrize("n", [1, 512, 1300])
 def test_dots_are_those_of_converted_halves(n: int) -> None:
     """Every finite half occurs, subnormals and both zeros too; a product of converted halves is no more exact."""
