@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Bytes that a sparse sample reads of a long video in S3: `python -m benchmarks.remote [--containers mp4]`.
-=======
 """Bytes a sparse sample reads of a long video in S3: `python -m benchmarks.remote [--minutes 30] [--containers mp4]`.
->>>>>>> main
 
 A 1080p H.264 video of about 4 Mbit/s, a keyframe every two seconds, is generated (a short piece, its packets repeated)
 as MP4 with the header at the end, and as Matroska and MPEG-TS; each is put into a local S3 server (moto, a process of
