@@ -45,7 +45,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         config = IndexConfig((str(args.archive),), f"{folder}/index", "builtin", caption_prompt=None)
         started = time.monotonic()
-        report = run_index(prepare(config), ClusterOptions(num_cpus=2, num_gpus=1), "benchmark", print)
+        report = run_index(
+            prepare(config), ClusterOptions(num_cpus=2, num_gpus=1), "benchmark", lambda line, **_: print(line)
+        )
         all_s = time.monotonic() - started
         n_clips = sum(_n_clips(Path(folder, "index")))
     gpu_s = args.seconds * n_clips
