@@ -36,6 +36,10 @@ def sleeping(seconds: float) -> type[DescribeStage]:
     return Sleeping
 
 
+def say(line: str, /, **facts: object) -> None:
+    print(line, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path)
@@ -45,9 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         config = IndexConfig((str(args.archive),), f"{folder}/index", "builtin", caption_prompt=None)
         started = time.monotonic()
-        report = run_index(
-            prepare(config), ClusterOptions(num_cpus=2, num_gpus=1), "benchmark", lambda line, **_: print(line)
-        )
+        report = run_index(prepare(config), ClusterOptions(num_cpus=2, num_gpus=1), "benchmark", say)
         all_s = time.monotonic() - started
         n_clips = sum(_n_clips(Path(folder, "index")))
     gpu_s = args.seconds * n_clips
