@@ -105,10 +105,14 @@ def readable(source: Source) -> AbstractContextManager[LocalFile | RemoteCopy]:
     return nullcontext(LocalFile(path))
 
 
-def stage_item(row: pa.Table, output: str) -> pa.Table:
+class StagingStage:
     """Staged rows -> one file in the index's staging folder; only the receipt goes on."""
-    if row["staged"][0].is_valid:
-        index = Index(open_storage(output))
-        with storage_trouble(index):
-            stage(index.storage, row["item_key"][0].as_py(), row["staged"][0].as_buffer().to_pybytes())
-    return row.drop_columns(["staged"])
+
+    def __init__(self, output: str) -> None:
+        self._index = Index(open_storage(output))
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        if row["staged"][0].is_valid:
+            with storage_trouble(self._index):
+                stage(self._index.storage, row["item_key"][0].as_py(), row["staged"][0].as_buffer().to_pybytes())
+        return row.drop_columns(["staged"])

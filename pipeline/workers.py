@@ -37,7 +37,7 @@ from pipeline.items import (
     source_to_row,
 )
 from pipeline.pools import ClusterOptions, Node, Pools, choose_pools
-from pipeline.stages import DecodeStage, ProbeStage, stage_item
+from pipeline.stages import DecodeStage, ProbeStage, StagingStage
 from pipeline.storage import is_s3
 
 REACH_S = 20.0
@@ -100,11 +100,10 @@ class Workers:
                 **_pool(min(pools.describe, len(items)), pools.describe_cpus, pools.describe_gpus),
             )
             .map_batches(
-                stage_item,
-                fn_kwargs={"output": self._config.output},
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=0,
+                # A worker that stays: for a task of no cores Ray starts a process, and ends it a second later.
+                StagingStage,
+                fn_constructor_args=(self._config.output,),
+                **_pool(min(pools.describe, len(items)), 0),
             )
         )
         for receipt in map(receipt_from_record, _records(rows)):

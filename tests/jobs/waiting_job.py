@@ -18,10 +18,10 @@ import ray
 import jobs.index
 import pipeline.describe_stage
 import pipeline.workers
-from pipeline.stages import DecodeStage, stage_item
+from pipeline.stages import DecodeStage, StagingStage
 
 WAIT_S = 600.0
-DecodeBase, DescribeBase = DecodeStage, pipeline.describe_stage.DescribeStage
+DecodeBase, DescribeBase, StagingBase = DecodeStage, pipeline.describe_stage.DescribeStage, StagingStage
 
 
 def stand_still(mark: str, driver_node: str | None = None) -> None:
@@ -50,19 +50,20 @@ def in_workers(where: str, mark: str) -> None:
                 stand_still(mark)
             return super().__call__(row)
 
-    def waiting_stage(row: pa.Table, output: str, driver_node: str) -> pa.Table:
-        if where == "stage":
-            stand_still(mark, driver_node)
-        return stage_item(row, output)
+    class WaitingStaging(StagingBase):
+        def __call__(self, row: pa.Table) -> pa.Table:
+            if where == "stage":
+                stand_still(mark, Path(mark, "driver node").read_text())
+            return super().__call__(row)
 
     class WorkersWithNode(pipeline.workers.Workers):
         def run_items(self, items: Any) -> Any:
-            node = ray.get_runtime_context().get_node_id()
-            pipeline.workers.stage_item = lambda row, output: waiting_stage(row, output, node)  # type: ignore[assignment]
+            Path(mark, "driver node").write_text(ray.get_runtime_context().get_node_id())
             return super().run_items(items)
 
     pipeline.workers.DecodeStage = WaitingDecode  # type: ignore[misc]
     pipeline.describe_stage.DescribeStage = WaitingDescribe  # type: ignore[misc]
+    pipeline.workers.StagingStage = WaitingStaging  # type: ignore[misc]
     pipeline.workers.Workers = WorkersWithNode  # type: ignore[misc]
 
 

@@ -5,7 +5,7 @@ Decode children, models, staging and commits are the real ones; only the pools a
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -27,8 +27,8 @@ from pipeline.items import (
     receipt_from_record,
     source_to_row,
 )
-from pipeline.pools import ClusterOptions
-from pipeline.stages import DecodeStage, ProbeStage, stage_item
+from pipeline.pools import ClusterOptions, Pools
+from pipeline.stages import DecodeStage, ProbeStage, StagingStage
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Counts:
 class InProcessWorkers:
     """As pipeline.workers.Workers, with one worker of each kind."""
 
-    pools = "one of each, in this process"
+    pools = Pools(decode=1, decode_cpus=1, describe=1, describe_cpus=1, describe_gpus=0)
 
     def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: DescribeSetup) -> None:
         self._config, self._setup = config, setup
@@ -70,7 +70,10 @@ class InProcessWorkers:
         self._describe = self._describe or DescribeStage(self._setup, self._begin)
         for item in items:
             staged = self._describe(decode(item_to_row(item)))
-            yield receipt_from_record(stage_item(staged, self._config.output).to_pylist()[0])
+            yield receipt_from_record(StagingStage(self._config.output)(staged).to_pylist()[0])
+
+    def count_videos(self, statuses: Mapping[str, int]) -> None:
+        """Nobody scrapes a test."""
 
     def questions(self) -> Questions:
         self._questions = self._questions or embed_questions(self._setup)

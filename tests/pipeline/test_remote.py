@@ -8,16 +8,18 @@ import boto3
 import numpy as np
 import pytest
 
+from pipeline import decode_child
 from pipeline.decode import Decoder
 from pipeline.errors import ChangedWhileRead, ReadFailed
 from pipeline.listing import list_archive
 from pipeline.remote import BLOCK_BYTES, WHOLE_BYTES, RemoteCopy
 from pipeline.sampling import parse_sampling, plan_clips
 from pipeline.storage import S3Storage
-from pipeline.types import Decoded, Probe, ResizeRecipe
+from pipeline.types import Bounds, Decoded, Probe, ResizeRecipe
 from tests.fault_proxy import FaultProxy
 from tests.long_videos import render_piece, repeat
 from tests.s3 import BUCKET
+from tests.videos import OPEN, needs_videos, open_video
 
 RECIPE = ResizeRecipe(36, 64)
 KINDS = {
@@ -152,3 +154,14 @@ def test_nothing_is_fetched_twice(long_videos: dict[str, Path], s3_proxy: FaultP
         copy.fill(-5, 10 * size)
         assert copy.bytes_read == size
     assert size > BLOCK_BYTES
+
+
+@needs_videos
+@pytest.mark.parametrize("name", OPEN)
+def test_the_header_counts_as_decoding_does(name: str) -> None:
+    """Over the healthy samples whose header lists all frames: what a large file's `uniform` is taken from."""
+    video = decode_child.Video(open_video(name), Bounds(), lambda: None)
+    if not video.indexed():
+        pytest.skip("its header does not list its frames")
+    origin = video.origin()
+    assert decode_child._times_by_header(video, origin) == decode_child.count_frames(video, origin)

@@ -11,7 +11,7 @@ ADVICE = "\n\nTo change retry attempts, configure `ray.data.DataContext.get_curr
     ("text", "line"),
     [
         (
-            "ray::MapBatches(stage_item)() (pid=1, ip=127.0.0.1)\n  File 'x', line 1\n"
+            "ray::MapBatches(StagingStage)() (pid=1, ip=127.0.0.1)\n  File 'x', line 1\n"
             "PermissionError: [Errno 13] no\n\n"
             "The above exception was the direct cause of the following exception:\n\n"
             "pipeline.errors.JobError: storage of /index failed: [Errno 13] no; run again" + ADVICE,
