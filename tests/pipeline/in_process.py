@@ -103,15 +103,15 @@ def in_process() -> Iterator[Counts]:
         counts.did["models"] += 1
         return real_load(*args, **kwargs)
 
-    def probe(self: Decoder, path: str, *args: Any) -> Any:
+    def probe(self: Decoder, path: str, *args: Any, **kwargs: Any) -> Any:
         counts.did["probes"] += 1
         counts.opened.add(path)
-        return real_probe(self, path, *args)
+        return real_probe(self, path, *args, **kwargs)
 
-    def decode(self: Decoder, path: str, *args: Any) -> Any:
+    def decode(self: Decoder, path: str, *args: Any, **kwargs: Any) -> Any:
         counts.did["decodes"] += 1
         counts.opened.add(path)
-        return real_decode(self, path, *args)
+        return real_decode(self, path, *args, **kwargs)
 
     real_load, real_probe, real_decode = adatp.load, Decoder.probe, Decoder.decode
     places: list[tuple[Any, str, Any]] = [

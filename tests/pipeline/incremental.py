@@ -160,7 +160,7 @@ def first_night(place: Path) -> IndexConfig:
         render_video(place / "archive" / f"{name}.mp4", SECONDS, seed)
     config = IndexConfig((str(place / "archive"),), str(place / "index"), "builtin", max_new_tokens=2, device="cpu")
     with in_process() as counts:
-        run_index(prepare(config), ClusterOptions(), "index", lambda line: None)
+        run_index(prepare(config), ClusterOptions(), "index", lambda line, /, **facts: None)
     assert (counts.did["probes"], counts.did["decodes"], counts.did["models"]) == (4, 4, 2)
     return config
 
@@ -172,7 +172,7 @@ def second_night(cell: Cell, config: IndexConfig) -> Night:
     before, refused = table_files(index), ""
     with in_process() as counts:
         try:
-            run_index(prepare(cell.config(config)), ClusterOptions(), "index", lambda line: None)
+            run_index(prepare(cell.config(config)), ClusterOptions(), "index", lambda line, /, **facts: None)
         except UsageError as error:
             refused = str(error)
     after = table_files(index)
