@@ -1,7 +1,8 @@
 """README's way from nothing to an answer, run as it stands; `python -m tests.readme --update` writes what it prints.
 
 The commands run in a folder that has the repository's files beside a .venv that is this environment, so that `make`
-finds it installed. What differs from run to run is told apart by `...`; a line that is nothing else stands for any lines.
+finds it installed. What differs from run to run is told apart by `...`, and a line that is nothing else stands for any
+lines (--update puts them all in where something changed: shorten by hand).
 """
 
 import argparse
@@ -54,16 +55,6 @@ def agrees(expected: str, found: str) -> bool:
     return re.fullmatch("".join(lines), found) is not None
 
 
-def _abridged(expected: str, found: str) -> str:
-    """`found`, as many lines from its start and its end as the page shows around its line of `...`, if it has one."""
-    shown, lines = expected.splitlines(), found.splitlines()
-    if "..." not in shown:
-        return found
-    head = shown.index("...")
-    tail = len(shown) - head - 1
-    return "\n".join([*lines[:head], "...", *lines[len(lines) - tail :]]) + "\n"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--update", action="store_true", required=True, help="put what the commands print into README")
@@ -71,8 +62,8 @@ def main() -> int:
     page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder))
-        found = iter([_abridged(expected, output) for _, expected, output in printed(Path(folder), page)])
-    PAGE.write_text(BLOCK.sub(lambda block: f"```sh\n{block[1]}```\n\n```text\n{next(found)}```", page))
+        told = iter([said if agrees(said, found) else found for _, said, found in printed(Path(folder), page)])
+    PAGE.write_text(BLOCK.sub(lambda block: f"```sh\n{block[1]}```\n\n```text\n{next(told)}```", page))
     return 0
 
 
