@@ -138,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         "--abstain-below",
         type=float,
         metavar="SCORE",
-        help="relevance below which nothing is asked (default: the encoder's tau_t); -1 always asks",
+        help="relevance below which nothing is asked (default: tau_t, the encoder's threshold for being about a text); "
+        "-1 always asks",
     )
     parser.add_argument("--json", action="store_true", help="all answers as one JSON object, instead of lines")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the models run")
