@@ -22,7 +22,7 @@ from pipeline.planted.archive import render_archive
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "querying.md"
 BLOCK = re.compile(r"^```(sql|python|sh)\n((?:(?!```).)*)^```\n\n^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
-QUESTIONS = ("What colour is the square?", "Which of these appears: bar, circle, cross or diamond?")
+QUESTIONS = ("What colour is the square?", "Which of these appears: circle, diamond, star or triangle?")
 
 
 def build(folder: Path) -> None:

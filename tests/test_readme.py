@@ -1,10 +1,7 @@
 """README holds five blocks from nothing to an answer, and each prints what README says."""
 
-from pathlib import Path
-
-import pytest
-
-from tests.readme import PAGE, agrees, lay_out, printed, steps
+from tests.conftest import Walk
+from tests.readme import PAGE, agrees, steps
 
 
 def test_there_are_five_and_they_come_first() -> None:
@@ -18,8 +15,6 @@ def test_there_are_five_and_they_come_first() -> None:
     assert page.index("```") > page.index("## From nothing")
 
 
-@pytest.mark.nightly
-def test_they_print_what_readme_says(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    for commands, expected, found in printed(tmp_path, PAGE.read_text()):
+def test_they_print_what_readme_says(readme_walk: Walk) -> None:
+    for commands, expected, found in readme_walk.steps:
         assert agrees(expected, found), f"{commands}\nrun `python -m tests.readme --update` if README is to change"

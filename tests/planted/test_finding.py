@@ -1,7 +1,7 @@
 """What analysts find in planted videos: `jobs.search` the true segment first, `jobs.ask` answers from the true span.
 
-Each archive is the size of the demo's, six rendered H.264 files of 24 s, indexed by the real job with builtin.
-Archives share one index; a search and a question are kept to their archive by --where.
+Each archive is six rendered H.264 files of 24 s, indexed by the real job with builtin: the demo's own, as README makes
+it, and others at night. Those share one index; a search and a question are kept to their archive by --where.
 """
 
 import itertools
@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import jobs.search
 from pipeline.choices import with_choices
 from pipeline.encoder import Encoder
 from pipeline.index import Index
-from pipeline.planted.archive import LEAD_S, StandingQuestion, Truth, VideoTruth, render_archive
+from pipeline.planted.archive import LEAD_S, TRUTH_FILE, StandingQuestion, Truth, VideoTruth, read_truth, render_archive
 from pipeline.planted.captions import facts
 from pipeline.planted.items import N_FRAMES, seed_of
 from pipeline.planted.questions import Question, QuestionType, ask
@@ -28,9 +27,12 @@ from pipeline.planted.scene import sample_clip
 from pipeline.planted.video import FILE_PX, write_video
 from pipeline.planted.vocabulary import DIGITS, QUARTERS, SHAPES
 from pipeline.search import as_caption, encoder_of, search
+from tests.conftest import Walk
 from tests.jobs.conftest import index_job, job
 
 Span = tuple[float, float]
+Outcome = tuple[str, bool, bool, bool]
+"""Type of question; whether it was answered; rightly; whether the best evidence is where the answer can be seen."""
 IN_ARCHIVES = ("presence", "colour", "shape", "order")
 EVENTS: dict[QuestionType, tuple[str, tuple[str, ...]]] = {
     "quarter": ("In which quarter of the video does the star appear?", QUARTERS),
@@ -102,13 +104,18 @@ def searched(url: Path, truth: Truth) -> dict[str, bool]:
     return found
 
 
-def asked(index: Path, truth: Truth) -> list[tuple[str, bool, bool, bool]]:
-    """(type, whether it answered, it did so right, the best evidence is where it can be seen) of each answer."""
+def asked(index: Path, truth: Truth) -> list[Outcome]:
+    """What jobs.ask says to the archive's questions."""
     flags = [flag for question in truth.questions for flag in ("--question", question.text)]
     ended = job("ask", "--index", str(index), "--num-cpus", "2", "--json", "--where", of_archive(truth), *flags)
     assert ended.code == 0, ended.err
-    rows = {(row["name"], row["question"]): row for row in json.loads(ended.out)["answers"]}
-    assert len(rows) == N_VIDEOS * len(truth.questions)
+    return outcomes_of(json.loads(ended.out)["answers"], truth)
+
+
+def outcomes_of(answers: list[dict[str, Any]], truth: Truth) -> list[Outcome]:
+    """Of rows of the table, or of jobs.ask, with the name of their video."""
+    rows = {(row["name"], row["question"]): row for row in answers}
+    assert len(rows) == len(truth.videos) * len(truth.questions)
     outcomes = []
     for video in truth.videos:
         for question in truth.questions:
@@ -131,7 +138,7 @@ def check_search(found: list[dict[str, bool]], least: float) -> None:
     assert right.total() >= least * total.total()
 
 
-def check_asked(outcomes: list[tuple[str, bool, bool, bool]]) -> None:
+def check_asked(outcomes: list[Outcome]) -> None:
     by_type: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
     for type_, *outcome in outcomes:
         by_type[type_].append((outcome[0], outcome[1], outcome[2]))
@@ -146,16 +153,16 @@ def check_asked(outcomes: list[tuple[str, bool, bool, bool]]) -> None:
     assert n_both >= 0.8 * len(outcomes)
 
 
-def test_a_demo_archive_is_searched_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    index, (truth,) = built(tmp_path, (101,))
-    found, outcomes = searched(index, truth), asked(index, truth)
-    words, is_first = next(iter(found.items()))
-    assert jobs.search.main(["--index", str(index), words, "--json"]) == 0
-    hit = json.loads(capsys.readouterr().out)["hits"][0]
-    assert is_in(hit, spans_of(next(v for v in truth.videos if v.name == hit["name"]), words)) == is_first
+def test_the_demo_is_searched_and_answered(readme_walk: Walk, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the index `make demo` leaves. Its questions were asked as it was indexed; evidence is chosen as in ask."""
+    demo = readme_walk.folder / "demo" / "seed-7"
+    truth, index = read_truth(demo / "archive" / TRUTH_FILE), Index.open(str(demo / "index"))
+    names = {video["video_id"]: video["name"] for video in index.read("videos").to_pylist()}
+    answers = [{**row, "name": names[row["video_id"]]} for row in index.read("answers").to_pylist()]
+    found = searched(demo / "index", truth)
     with capsys.disabled():
         check_search([found], 0.9)
-        check_asked(outcomes)
+        check_asked(outcomes_of(answers, truth))
 
 
 @pytest.mark.nightly
@@ -187,12 +194,15 @@ def render_events(folder: Path, type_: QuestionType, split: str, n: int) -> dict
 
 @pytest.mark.nightly
 def test_events_are_answered_from_where_they_happen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The types no archive asks about: each video is asked its type's question, with every answer there could be."""
+    """The types no archive asks about: each video is asked its type's question, with every answer there could be.
+
+    What it answers it answers from the true span; it abstains from half of the small things (docs/log.md).
+    """
     n_videos = 12
     truths = {type_: render_events(tmp_path / type_, type_, "test", n_videos) for type_ in EVENTS}
     ended = index_job([tmp_path / type_ for type_ in EVENTS], tmp_path / "index", "--caption", "none")
     assert ended.code == 0, ended.err
-    good = []
+    n_seen = 0
     for type_, (text, answers) in EVENTS.items():
         flags = ["--question", with_choices(text, answers), "--where", f"name LIKE '{type_}-%'", "--json"]
         ended = job("ask", "--index", str(tmp_path / "index"), "--num-cpus", "2", *flags)
@@ -205,9 +215,8 @@ def test_events_are_answered_from_where_they_happen(tmp_path: Path, capsys: pyte
         with capsys.disabled():
             print(f"\nask {type_}: {n_videos} asked, {len(asked)} answered, {len(right)} right, {len(seen)} evidence")
         assert len(seen) >= 0.9 * len(asked), f"{type_}: the true span is not the best evidence"
-        good.append(len(seen) >= 0.8 * n_videos)
-    n_types = len(EVENTS) + len(IN_ARCHIVES)
-    assert sum(good) + len(IN_ARCHIVES) >= 0.8 * n_types
+        n_seen += len(seen)
+    assert n_seen >= 0.8 * n_videos * len(EVENTS)
 
 
 def shows(evidence: dict[str, Any], question: Question) -> bool:
