@@ -2,7 +2,8 @@
 
 python -m benchmarks.bias [--model builtin] [--video FILE] [--clips 48] [--output build/bias]
 
-The figures go to --output as PNG, the meters as meters.json. Without --video the clips are planted ones of the dev split, each with its question; the figures show their mean.
+The figures go to --output as PNG, the meters as meters.json. Without --video the clips are planted ones of the dev
+split, each with its question; the figures show their mean.
 """
 
 import argparse
