@@ -1,14 +1,17 @@
 """How soon the page of a large index can be used: `python -m benchmarks.report [--videos 1000]`.
 
 An index is generated (64 segments a video with pictures as detailed as footage, eight captions and one answer with
-evidence), jobs.report writes its page, and a headless Chromium opens it, three times, until the list is drawn. Seconds
-are of the whole Chromium process; an empty page beside it says what starting Chromium takes. Ends with one JSON line.
+evidence), jobs.report writes its page, and a headless Chromium opens it, three times. `ready_s` is the page's own
+clock, from the start of the navigation until the list is drawn and laid out; `opened_s` is the whole process, its start
+and the printing of all elements included; `cpu_s` its CPU seconds. An empty page stands beside. Ends with a JSON line.
 """
 
 import argparse
 import io
 import json
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +35,7 @@ from pipeline.staging import Rows, encode_item, stage
 from pipeline.types import clip_id_of, segment_id_of, video_id_of
 
 DIM, CLIPS, SEGMENTS_PER_CLIP, SEGMENT_S = 8, 8, 8, 4.0
+CLOCK = "document.body.offsetHeight; document.body.dataset.ms = performance.now();"  # laid out, so drawn
 MADE = {"fingerprint": "f", "run_id": "r", "indexed_at": datetime(2026, 1, 1, tzinfo=UTC)}
 MODEL = {"model_id": "m", "model_revision": "1", "prune_method": "adatp", "prune_p": 1.0, "n_visual_tokens": 6272}
 MODEL |= {"visual_tokens_per_layer": [6272] * 6 + [2000] * 18, "llm_flops_ratio": 0.35, "end_to_end_flops_ratio": 0.5}
@@ -91,15 +95,26 @@ def _picture(rng: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
-def opened_s(chromium: str, page: Path) -> float:
-    """Wall seconds of Chromium from its start until the page stands and its script has run."""
+def opened(chromium: str, page: Path) -> dict[str, float]:
+    """Seconds of one opening, as the module says them. The page must tell the time itself: see `clocked`."""
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}"]
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), _cpu_of_children_s()
     done = subprocess.run([*command, "--dump-dom", f"file://{page}"], capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - started
-    if 'data-ready="yes"' not in done.stdout and "empty" not in page.name:
+    opened_s, cpu_s = time.perf_counter() - started, _cpu_of_children_s() - cpu_started
+    ready = re.search(r'data-ms="([\d.]+)"', done.stdout)
+    if ready is None:
         raise RuntimeError("the page's script did not come to its end")
-    return round(seconds, 2)
+    return {"ready_s": round(float(ready[1]) / 1000, 2), "opened_s": round(opened_s, 2), "cpu_s": round(cpu_s, 2)}
+
+
+def _cpu_of_children_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def clocked(page: str) -> str:
+    """The page with a clock at its end, which its own policy on scripts would not let run."""
+    return re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", f"<script>{CLOCK}</script></body>")
 
 
 def main() -> int:
@@ -114,16 +129,17 @@ def main() -> int:
         folder = Path(temporary)
         index = generate(f"{folder}/index", args.videos)
         page, empty = folder / "report.html", folder / "empty.html"
-        empty.write_text("<!doctype html><title>empty</title>")
+        empty.write_text(clocked("<!doctype html><title>empty</title><body></body>"))
         started = time.perf_counter()
         with page.open("w+", encoding="utf-8") as out:
             write_page(index, out, PageOptions(max_videos=args.videos))
         written_s = round(time.perf_counter() - started, 2)
-        opened_s(chromium, empty)  # the profile is made
-        opened, blank = [opened_s(chromium, page) for _ in range(3)], [opened_s(chromium, empty) for _ in range(3)]
         size_mb = round(page.stat().st_size / 1e6, 1)
+        page.write_text(clocked(page.read_text()))
+        opened(chromium, empty)  # the profile is made
+        full, blank = [opened(chromium, page) for _ in range(3)], [opened(chromium, empty) for _ in range(3)]
     result = {"benchmark": "report", "videos": args.videos, "page_mb": size_mb, "written_s": written_s}
-    print(json.dumps(result | {"opened_s": opened, "empty_page_s": blank} | describe()))
+    print(json.dumps(result | {"page": full, "empty_page": blank} | describe()))
     return 0
 
 

@@ -93,11 +93,16 @@ def _lines(report: AskReport) -> list[str]:
         if row["question"] != question:
             question = row["question"]
             lines.append(_plain(question))
-        said = "(abstained)" if row["abstained"] else _plain(row["answer"])
         best = max(row["evidence"], key=lambda e: e["score"], default=None)
-        seen = "" if best is None else f", best seen at {best['start_s']:g}-{best['end_s']:g} s"
+        where = "" if best is None else f" at {best['start_s']:g}-{best['end_s']:g} s"
+        if row["abstained"]:
+            limit = f"below {row['abstain_below']:.2f}"
+            said = f"(abstained: nothing relevant enough; {row['relevance']:.2f}{where} is {limit})"
+        else:
+            seen = f", best seen{where}" if where else ""
+            said = f"{_plain(row['answer'])}  (relevance {row['relevance']:.2f}{seen})"
         span = f" {row['start_s']:g}-{row['end_s']:g} s" if row["clip_id"] else ""
-        lines.append(f"  {_plain(row['name'])}{span}: {said}  (relevance {row['relevance']:.2f}{seen})")
+        lines.append(f"  {_plain(row['name'])}{span}: {said}")
     if len(report.answers) > SHOWN:
         lines.append(f"  and {len(report.answers) - SHOWN:,} more: --json prints all, the table `answers` holds them")
     unread = f", {report.failed} videos could not be read (see `errors`)" if report.failed else ""
@@ -133,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         "--abstain-below",
         type=float,
         metavar="SCORE",
-        help="relevance below which nothing is asked (default: the encoder's tau_t); -1 always asks",
+        help="relevance below which nothing is asked (default: tau_t, the encoder's threshold for being about a text); "
+        "-1 always asks",
     )
     parser.add_argument("--json", action="store_true", help="all answers as one JSON object, instead of lines")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the models run")

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from typing import NoReturn
 
 from pipeline.errors import JobError
 from pipeline.progress import Say, say_as_json, say_plainly
@@ -18,9 +19,16 @@ def run(job: Callable[[], int], say: Say = say_plainly) -> int:
         return 130
 
 
-def parser(job: str, description: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line, as jobs do; --help has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def parser(job: str, description: str | None) -> Parser:
     """A job's command line: its module's docstring as it stands, and no flag by half its name."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"python -m jobs.{job}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from jobs.cli import run
+from jobs.cli import Parser, run
 from pipeline.errors import UsageError
 from pipeline.planted.items import VERSION, benchmark_items
 from pipeline.planted.questions import TWELVE
@@ -20,8 +20,8 @@ BENCHMARKS = ("planted",)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jobs.evaluate",
+    parser = Parser(
+        prog="python -m jobs.evaluate",
         description="Ask a benchmark's questions under each pruning method and compare the answers, paired.",
         allow_abbrev=False,
     )

@@ -203,12 +203,7 @@ def _ray_token() -> str | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.night",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("night", __doc__)
     parser.add_argument(
         "--address", metavar="URL", help="dashboard of a standing Ray cluster, such as http://head:8265"
     )

@@ -3,8 +3,9 @@
     python -m jobs.search --index INDEX "a red circle"
     python -m jobs.search --index INDEX "a dog on a beach" --top 5 --where "name LIKE '2026%' AND start_s > 60" --json
 
-Reads only; takes no lock. Scores are the paper's segment relevance; z says how far above the mean of all searched
-segments a score is, which compares across queries. Of segments that look alike the best is shown.
+Reads only; takes no lock. A score is the dot product of the text's vector and the segment's mean frame vector, the
+paper's relevance; z says how many standard deviations it lies above the mean of all searched segments, which compares
+across queries. Of segments that look alike the best is shown.
 Exit codes: 0 done, also when nothing was found; 2 bad usage, one line, before any work.
 """
 

@@ -7,15 +7,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.cli import run
+from jobs.cli import Parser, run
 from pipeline.errors import BooksDoNotBalance, UsageError
 from pipeline.index import Index
 from pipeline.verify import RULES, verify
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jobs.verify",
+    parser = Parser(
+        prog="python -m jobs.verify",
         description="Read every table again and check what it promises. Exit codes: 0 all is right, 2 no index there, "
         "4 something is wrong (each finding is one line on stderr).",
         epilog="Rules about rows: " + "; ".join(RULES) + ".",

@@ -147,7 +147,7 @@ function answer(found, light) {
   return make("dl", null, {}, [
     make("dt", "Question"), make("dd", found.question + place),
     make("dt", "Answer"), make("dd", found.abstained ? "abstained: nothing relevant enough" : found.answer),
-    make("dt", "Seen in"), make("dd", null, { class: "evidence" }, evidence),
+    make("dt", found.abstained ? "Nearest" : "Seen in"), make("dd", null, { class: "evidence" }, evidence),
   ]);
 }
 

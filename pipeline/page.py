@@ -232,7 +232,8 @@ def _pruning(index: Index, snapshot: Snapshot) -> Mapping[str, Any]:
         ]
         for row in sums.sort_by([("model_id", "ascending"), ("prune_method", "ascending")]).to_pylist()
     ]
-    titles = ["Model", "Pruning", "Texts", "Visual tokens", "Read in the mean layer", "LLM FLOPs", "End to end"]
+    titles = ["Model", "Pruning", "Texts", "Visual tokens", "Read in the mean layer"]
+    titles += ["LLM FLOPs over unpruned", "FLOPs end to end"]
     return {"columns": _columns(titles, n_text=2), "rows": shown}
 
 

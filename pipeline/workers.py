@@ -6,7 +6,9 @@ import re
 import secrets
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 # Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
@@ -172,22 +174,24 @@ def _start_ray(cluster: ClusterOptions) -> None:
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if address is None:
-            # Nothing of it is reachable from outside this machine. Without the switch Ray would take 127.0.0.1 for
-            # a wish to be told this machine's address, and listen on all of them.
-            ray_constants.ENABLE_RAY_CLUSTER = False
-            ray.init(
-                address="local",
-                num_cpus=cluster.num_cpus,
-                num_gpus=cluster.num_gpus,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-        else:
+        if address is not None:
             _reach(address)
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        with _log_level_unsaid():
+            if address is None:
+                # Nothing of it is reachable from outside this machine. Without the switch Ray would take 127.0.0.1 for
+                # a wish to be told this machine's address, and listen on all of them.
+                ray_constants.ENABLE_RAY_CLUSTER = False
+                ray.init(
+                    address="local",
+                    num_cpus=cluster.num_cpus,
+                    num_gpus=cluster.num_gpus,
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
+            else:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # whatever keeps Ray from starting comes as RuntimeError, OSError or a bare Exception
         what = "does not start on this machine" if address is None else f"cannot be joined at {address}"
         raise JobError(f"Ray {what}: {type(error).__name__}: {error}") from error
@@ -197,6 +201,23 @@ def _start_ray(cluster: ClusterOptions) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said once, by the job
+
+
+@contextmanager
+def _log_level_unsaid() -> Iterator[None]:
+    """Ray's native part repeats on stderr which log level it was given, before it heeds it: that line is left out."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            for line in said:
+                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(2, line)
 
 
 def _reach(address: str) -> None:

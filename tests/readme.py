@@ -1,7 +1,8 @@
 """README's way from nothing to an answer, run as it stands; `python -m tests.readme --update` writes what it prints.
 
 The commands run in a folder that has the repository's files beside a .venv that is this environment, so that `make`
-finds it installed. What differs from run to run is told apart by `...`.
+finds it installed. What differs from run to run is told apart by `...`, and a line that is nothing else stands for any
+lines (--update puts them all in where something changed: shorten by hand).
 """
 
 import argparse
@@ -48,6 +49,12 @@ def printed(folder: Path, page: str) -> Iterator[tuple[str, str, str]]:
         yield commands, expected, "\n".join(lines) + "\n"
 
 
+def agrees(expected: str, found: str) -> bool:
+    """Whether a page that says `expected` tells the truth about what was `found`."""
+    lines = ["(?:.*\n)*" if line == "..." else re.escape(line) + "\n" for line in expected.splitlines()]
+    return re.fullmatch("".join(lines), found) is not None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--update", action="store_true", required=True, help="put what the commands print into README")
@@ -55,8 +62,8 @@ def main() -> int:
     page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder))
-        found = iter([output for _, _, output in printed(Path(folder), page)])
-    PAGE.write_text(BLOCK.sub(lambda block: f"```sh\n{block[1]}```\n\n```text\n{next(found)}```", page))
+        told = iter([said if agrees(said, found) else found for _, said, found in printed(Path(folder), page)])
+    PAGE.write_text(BLOCK.sub(lambda block: f"```sh\n{block[1]}```\n\n```text\n{next(told)}```", page))
     return 0
 
 

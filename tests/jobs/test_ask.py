@@ -87,7 +87,7 @@ def test_it_abstains_without_looking_and_can_be_made_to_answer(index: Path) -> N
     ended = ask(index, "--question", question, "--abstain-below", "2")
     assert ended.code == 0, ended.err
     assert "pools:" not in ended.err, "Ray was started"
-    assert ended.out.count("(abstained)") == 3
+    assert ended.out.count("(abstained: nothing relevant enough; ") == 3
     rows = answers(index, question)
     assert all(row["abstained"] and row["answer"] is None and row["n_visual_tokens"] == 0 for row in rows)
     assert all(row["relevance"] == row["evidence"][0]["score"] < row["abstain_below"] == 2 for row in rows)

@@ -31,7 +31,8 @@ def test_table_json_and_csv_say_the_same(indexed: Path) -> None:
     ("flags", "message"),
     [
         (["x", "--where", "true); DROP TABLE videos; SELECT (true"], "--where"),
-        (["x", "--where", "start_s >"], "syntax error"),
+        (["x", "--where", "start_s >"], "syntax error at its end"),
+        (["x", "--tpo", "3"], "unrecognized arguments: --tpo 3; see python -m jobs.search --help"),
         (["x", "--top", "0"], "--top 0"),
         (["  "], "empty text"),
         (["x", "--index", "/nowhere"], "is not an index"),

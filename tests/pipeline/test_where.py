@@ -41,7 +41,7 @@ def test_it_says_which_columns_it_needs() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("start_s >", "syntax error"),
+        ("start_s >", "syntax error at its end"),
         ("", "is empty"),
         ("colour = 'red'", "no column 'colour'; expected some of n, name, start_s"),
         ("n", "expected something true or false"),
