@@ -2,7 +2,8 @@
 
 python -m benchmarks.bias [--model builtin] [--video FILE] [--clips 48] [--output build/bias]
 
-Without --video the clips are planted ones of the dev split, each with its question; the figures show their mean.
+The figures go to --output as PNG, the meters as meters.json. Without --video the clips are planted ones of the dev
+split, each with its question; the figures show their mean.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from adatp import Request
+from benchmarks.machine import describe
 from pipeline.bench import open_bench
 from pipeline.bias import attention_of_text, position_peak, recency
 from pipeline.evaluate import Bench
@@ -71,7 +73,9 @@ def main() -> None:
         print(f"layer {layer}: {share:6.1%} of the top tenth in the last eighth, peak {times:.2f}x the mean")
     print("\n".join(f"wrote {path}" for path in written))
     meters = {"recency": [round(v, 4) for v in late.tolist()], "position_peak": [round(v, 3) for v in peak.tolist()]}
-    print(json.dumps({"model": args.model, "clips": len(scores), **meters}))
+    result = {"model": args.model, "clips": len(scores), **meters} | describe()
+    (args.output / "meters.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the builtin encoder's segments are worth on real footage it was never trained for: F1 of cuts, as it is.
 
-python -m benchmarks.cuts [--videos ../shared/videos] [--encoder builtin]
+python -m benchmarks.cuts [--videos ../shared/videos] [--encoder builtin] [--save]
 
 Every file of CUTS.tsv is sampled 4 times a second; a cut is found when a segment starts within one step of a hard cut
 listed there. Two thresholds: the encoder's own (from planted clips), and one calibrated on this footage without labels.
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from benchmarks.machine import RESULTS, describe
 from pipeline.calibration import segment_threshold
 from pipeline.encoder import Encoder
 from pipeline.models import ModelFiles, resolve_model, resolve_thresholds
@@ -86,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, default=Path("../shared/videos"))
     parser.add_argument("--encoder", default="builtin")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/cuts.json")
     args = parser.parse_args()
     files = resolve_model(args.encoder, "encoder")
     encoder, footage = Encoder(files.path), []
@@ -106,7 +108,10 @@ def main() -> None:
             times = one.times_s[1:][one.cosines < tau_s]
             print(f"  {one.name:40s} {matches(times, one.cuts_s)} of {len(one.cuts_s)} cuts, {len(times)} found")
         report[name] = {"tau_s": round(tau_s, 4), "f1": round(f1, 4), "hits": hits, "found": found, "cuts": there}
-    print(json.dumps({"encoder": args.encoder, "videos": len(footage), **report}))
+    result = {"encoder": args.encoder, "videos": len(footage), **report} | describe()
+    if args.save:
+        (RESULTS / "cuts.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

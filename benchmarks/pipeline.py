@@ -88,11 +88,14 @@ def main() -> int:
             plain_loop(prepared)
         once, thrice = job([args.archive], work / "once"), job([args.archive, *copies], work / "thrice")
     slope = (thrice.cpu_s - once.cpu_s) / 2
+    first, all_three = once.cpu_s_by_name(), thrice.cpu_s_by_name()
+    spent = {name: round((cpu_s - first.get(name, 0.0)) / 2, 2) for name, cpu_s in all_three.items()}
     result = {
         "benchmark": "pipeline",
         "job_over_loop_cpu": round(slope / loop.cpu_s, 3),
         "loop_cpu_s": round(loop.cpu_s, 2),
         "job_cpu_s_an_archive": round(slope, 2),
+        "job_cpu_s_an_archive_by_process": {n: s for n, s in sorted(spent.items(), key=lambda x: -x[1]) if s >= 0.1},
         "start_cpu_s": round(once.cpu_s - slope, 2),
         "peak_mb_all_processes": round(thrice.peak_mb),
         "peak_mb_largest_worker": round(thrice.peak_worker_mb),

@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ class ProcessTree:
         self._sampler_s = 0.0
         self._first: dict[tuple[int, float], float] = {}
         self._last: dict[tuple[int, float], float] = {}
+        self._names: dict[tuple[int, float], str] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.peak_mb = 0.0
@@ -32,6 +34,13 @@ class ProcessTree:
     @property
     def cpu_s(self) -> float:
         return sum(last - self._first[key] for key, last in self._last.items()) - self._sampler_s
+
+    def cpu_s_by_name(self) -> dict[str, float]:
+        """CPU seconds by what the processes were last called; the sampler's stand with this process."""
+        found: Counter[str] = Counter()
+        for key, last in self._last.items():
+            found[self._names[key]] += last - self._first[key]  # type: ignore[assignment]  # Counter's value type is int
+        return dict(found)
 
     def __enter__(self) -> Self:
         self._sample(starting=True)
@@ -61,6 +70,7 @@ class ProcessTree:
                 # what ran before the block does not count; what starts inside it counts from its birth
                 self._first.setdefault(key, cpu_s if starting else 0.0)
                 self._last[key] = cpu_s
+                self._names[key] = "driver" if process.pid == me.pid else process.name()
                 if not with_memory:
                     continue
                 mb = process.memory_full_info().pss / 1e6

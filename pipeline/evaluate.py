@@ -28,6 +28,7 @@ from adatp import (
 from adatp.methods import METHODS
 from adatp.plan import Method
 from pipeline.config import Thresholds
+from pipeline.diagnostics import Diagnosis, diagnose
 from pipeline.encoder import Encoder
 from pipeline.errors import UsageError
 from pipeline.pixels import normalise
@@ -59,6 +60,7 @@ class Seen:
     true_segments: tuple[int, ...]
     random_segments: tuple[int, ...]
     """As many cuts as `segments` has, anywhere: does segmentation help, or merely cutting?"""
+    diagnosis: Diagnosis
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Answer:
     end_to_end_flops_ratio: float
     visual_tokens_per_layer: list[int] = field(default_factory=list)
     evidence_kept_per_layer: list[bool] = field(default_factory=list)
+    diagnosis: Diagnosis | None = None
     error: str = ""
 
 
@@ -104,13 +107,17 @@ class Bench:
         similarity = features @ self.encoder.texts([item.question.text])[0]  # (32,)
         n, rng = len(features), np.random.default_rng(item.seed)
         cuts = np.sort(rng.choice(np.arange(1, n), len(segments) - 1, replace=False))
+        relevance = segment_relevance(segments, similarity)
+        scenes = tuple(scene.end - scene.start for scene in item.clip.scenes)
+        evidence_frames = [frame for group in item.question.evidence for frame, _ in group]
         return Seen(
             item,
             visual,
             segments,
-            segment_relevance(segments, similarity),
-            tuple(scene.end - scene.start for scene in item.clip.scenes),
+            relevance,
+            scenes,
             tuple(int(length) for length in np.diff([0, *cuts, n])),
+            diagnose(scenes, segments, relevance, evidence_frames),
         )
 
     def blank(self) -> Visual:
@@ -194,7 +201,7 @@ def _answer(seen: Seen, name: str, p: float, result: Result) -> Answer:
         item.item_id, question.type, name, p, question.text, question.answer, result.text,
         result.text == question.answer, item.time_bin, item.cuts_stratum, item.wording, item.held_out_pair,
         len(seen.segments), result.flops.paper, result.flops.end_to_end, list(result.visual_tokens_per_layer),
-        [] if name in AUDITS else [evidence_kept(question.evidence, layer, c) for layer in kept],
+        [] if name in AUDITS else [evidence_kept(question.evidence, layer, c) for layer in kept], seen.diagnosis,
     )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def plot_kept(path: Path, kept: Sequence[Sequence[int]], n_frames: int, grid: tu
     for axis in axes.flat:
         axis.axis("off")
     for frame, axis in zip(range(n_frames), axes.flat, strict=False):
-        axis.imshow(mask.reshape(n_frames, rows, columns)[frame], vmin=0, vmax=1, cmap="gray_r")
+        axis.imshow(mask.reshape(n_frames, rows, columns)[frame], vmin=-0.2, vmax=1, cmap="gray_r")  # grey: pruned
         axis.set_title(str(frame), fontsize=6)
     figure.suptitle(f"tokens left on entry to layer {layer}", fontsize=8)
     return _close(path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.diagnostics import Diagnostics, summarise
 from pipeline.evaluate import AUDITS, Answer
 from pipeline.planted.questions import TWELVE
 from pipeline.statistics import Hits, Interval, holm, mcnemar, non_inferior, paired_bootstrap, wilson
@@ -54,6 +55,7 @@ class Verdict:
     excluded: tuple[str, ...]
     scores: tuple[Score, ...]
     contrasts: tuple[Contrast, ...]
+    diagnostics: Diagnostics
     lost: tuple[str, ...]
     """Items whose file did not decode: counted as wrong above."""
 
@@ -98,7 +100,13 @@ def judge(answers: Sequence[Answer]) -> Verdict:
     lost = tuple(sorted({a.item_id for a in answers if a.error}))
     excluded = tuple(t for t in types if t not in gated)
     contrasts = _contrasts(answers, runs, gated) if gated else ()
-    return Verdict(gated, excluded, tuple(scores), contrasts, lost)
+    return Verdict(gated, excluded, tuple(scores), contrasts, _diagnostics(answers), lost)
+
+
+def _diagnostics(answers: Sequence[Answer]) -> Diagnostics:
+    plain = [a for a in answers if a.method == "none"]  # one answer an item
+    known = [(a.diagnosis, a.type) for a in plain if a.diagnosis is not None]
+    return summarise([diagnosis for diagnosis, _ in known], [type_ for _, type_ in known])
 
 
 def _contrasts(
@@ -148,6 +156,11 @@ def lines(verdict: Verdict) -> list[str]:
             f"[{100 * c.interval.low:+.2f}, {100 * c.interval.high:+.2f}], McNemar p={c.p_value:.3g} "
             f"(Holm {c.adjusted_p_value:.3g}), {sign} at {100 * MARGIN:g} points"
         )
+    d = verdict.diagnostics
+    out.append(
+        f"segments against true cuts: F1 {d.segmentation_f1:.3f} (precision {d.segmentation_precision:.3f}, "
+        f"recall {d.segmentation_recall:.3f}); relevance AUC {d.relevance_auc.get('all', float('nan')):.3f}"
+    )
     if verdict.lost:
         out.append(f"did not decode, counted as wrong: {', '.join(verdict.lost)}")
     return out

@@ -22,6 +22,7 @@ if os.environ["RAY_AUTH_MODE"] == "token" and not (
 
 import pyarrow as pa
 import ray
+from ray._private import ray_constants
 from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -177,12 +178,15 @@ def _start_ray(cluster: ClusterOptions) -> None:
             _reach(address)
         with _log_level_unsaid():
             if address is None:
+                # Nothing of it is reachable from outside this machine. Without the switch Ray would take 127.0.0.1 for
+                # a wish to be told this machine's address, and listen on all of them.
+                ray_constants.ENABLE_RAY_CLUSTER = False
                 ray.init(
                     address="local",
                     num_cpus=cluster.num_cpus,
                     num_gpus=cluster.num_gpus,
                     include_dashboard=False,
-                    _node_ip_address="127.0.0.1",  # nothing of it is reachable from outside this machine
+                    _node_ip_address="127.0.0.1",
                     log_to_driver=False,
                     logging_level="ERROR",
                 )

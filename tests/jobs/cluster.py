@@ -99,6 +99,7 @@ def local_cluster(n_workers: int = 2) -> Iterator[LocalCluster]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": folder,
         "RAY_metrics_report_interval_ms": "1000",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every node has the address 127.0.0.1 then, and listens there alone
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     with s3_server() as s3_variables, variables_set({**s3_variables, **variables}):

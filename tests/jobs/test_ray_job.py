@@ -35,6 +35,7 @@ def dashboard() -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets need a short path
     port, token = free_port(), secrets.token_hex(32)
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
+    auth["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else Ray takes 127.0.0.1 for this machine's address
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"]
     command += [
         "--node-ip-address=127.0.0.1",

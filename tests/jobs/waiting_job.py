@@ -72,7 +72,7 @@ if __name__ == "__main__":
     Path(mark).mkdir(parents=True, exist_ok=True)
     Path(mark, "driver").write_text(str(os.getpid()))
     if where == "deaf":
-        jobs.index.stop_on_signals = lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)  # type: ignore[assignment]
+        jobs.index.stop_on_signals = lambda say: signal.signal(signal.SIGTERM, signal.SIG_IGN)  # type: ignore[assignment]
         in_workers("describe", mark)
     else:
         in_workers(where, mark)

@@ -1,5 +1,6 @@
 """Claims follow from answers, and a benchmark that is misused says so."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from adatp import RandomTokens, UniformTokens
 from pipeline.bench import open_bench
+from pipeline.diagnostics import Diagnosis, diagnose, summarise
 from pipeline.errors import UsageError
 from pipeline.evaluate import Answer, check_methods, evaluate, evidence_kept, matched
 from pipeline.planted.items import benchmark_items
@@ -33,6 +35,7 @@ def answers(method: str, p: float, type_: str, hits: list[bool], error: str = ""
             0.5,
             [4, 2],
             [True, hit],
+            Diagnosis(3, 2, 1, 0.75),
             error,
         )
         for i, hit in enumerate(hits)
@@ -60,6 +63,22 @@ def test_only_gated_types_enter_the_contrast() -> None:
     text = "\n".join(lines(verdict))
     assert f"gate (none >= {GATE:.0%}): colour" in text
     assert "+29.00 points" in text
+
+
+def test_diagnostics_against_a_scene_graph() -> None:
+    # Scenes 0-3, 4-5, 6-9; segments found 0-3, 4-7, 8-9: one cut of two hit. The evidence lies in the middle scene.
+    one = diagnose((4, 2, 4), (4, 4, 2), (0.1, 0.5, 0.2), [5])
+    assert (one.cuts_true, one.cuts_found, one.cuts_hit) == (2, 2, 1)
+    # Frames 4, 5 at 0.5 against 0-3 at 0.1, 6, 7 at 0.5 (ties) and 8, 9 at 0.2.
+    assert one.relevance_auc == pytest.approx((6 + 2 / 2) / 8)
+    still = diagnose((10,), (10,), (0.3,), [2])
+    assert math.isnan(still.relevance_auc)
+    both = summarise([one, still], ["colour", "shape"])
+    assert both.segmentation_precision == both.segmentation_recall == both.segmentation_f1 == 0.5
+    assert both.relevance_auc == {"colour": one.relevance_auc, "all": one.relevance_auc}
+    verdict = judge(planted_answers())
+    assert verdict.diagnostics.segmentation_f1 == pytest.approx(2 / 5)
+    assert "relevance AUC 0.750" in "\n".join(lines(verdict))
 
 
 def test_an_item_that_does_not_decode_counts_as_wrong_and_is_listed() -> None:

@@ -1,4 +1,9 @@
-"""What a failure inside a worker becomes on the command line: one line, with what failed and no advice of Ray's."""
+"""What a failure inside a worker becomes on the command line: one line, with what failed and no advice of Ray's; and
+where a Ray of our own listens.
+"""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +28,23 @@ ADVICE = "\n\nTo change retry attempts, configure `ray.data.DataContext.get_curr
 )
 def test_the_innermost_error_is_told(text: str, line: str | None) -> None:
     assert what_failed(text) == line
+
+
+_LISTENERS = """
+import psutil, ray
+from pipeline.pools import ClusterOptions
+from pipeline.workers import _start_ray
+_start_ray(ClusterOptions(num_cpus=1))
+assert ray.get(ray.remote(lambda: 3).remote()) == 3
+processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+connections = [c for process in processes for c in process.net_connections("inet")]
+print(*(c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN))
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_ray_of_our_own_listens_on_loopback_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", _LISTENERS], capture_output=True, text=True, check=True)
+    found = done.stdout.split()
+    assert len(found) > 5, "the store, the node, its workers"
+    assert {ip.removeprefix("::ffff:") for ip in found} <= {"127.0.0.1", "::1"}
