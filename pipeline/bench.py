@@ -1,6 +1,7 @@
 """The benchmark's two ends: models from disk before it, Parquet, JSON and plots after it."""
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from safetensors import SafetensorError
 
 from adatp import CheckpointError, Engine, load
@@ -50,4 +52,5 @@ def _where() -> dict[str, str]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False
     ).stdout.strip()
-    return {"commit": commit or "unknown", "machine": f"{platform.machine()} {platform.processor()}".strip()}
+    machine = f"{os.cpu_count()}-core {platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return {"commit": commit or "unknown", "machine": machine, "torch": torch.__version__}
