@@ -17,4 +17,6 @@ def test_there_are_five_and_they_come_first() -> None:
 
 def test_they_print_what_readme_says(readme_walk: Walk) -> None:
     for commands, expected, found in readme_walk.steps:
-        assert agrees(expected, found), f"{commands}\nrun `python -m tests.readme --update` if README is to change"
+        assert agrees(expected, found), (
+            f"{commands}\n{found}\n`python -m tests.readme --update`, if README is to change"
+        )
