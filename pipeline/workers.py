@@ -251,12 +251,16 @@ def _records(rows: Any) -> Iterator[dict[str, Any]]:
         raise JobError(what_failed(str(error)) or f"a worker failed: {type(error).__name__}") from error
 
 
+_WRAPPERS = ("RayTaskError", "UserCodeException")  # say no more than that something failed, before or after what did
+
+
 def what_failed(text: str) -> str | None:
     """The innermost error in what Ray says of a failed task, without its traceback and advice; None if it says none."""
     found = re.findall(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", text, re.MULTILINE)
-    if not found:
+    raised = [(name, message) for name, message in found if name not in _WRAPPERS]
+    if not raised:
         return None
-    name, message = found[-1]
+    name, message = raised[-1]
     return str(message) if name == JobError.__name__ else f"a worker failed: {name}: {message}"
 
 

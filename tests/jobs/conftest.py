@@ -21,7 +21,7 @@ class Ended:
     err: str
 
 
-def job(name: str, *args: str, timeout_s: float = 240, env: dict[str, str] | None = None) -> Ended:
+def job(name: str, *args: str, timeout_s: float = 900, env: dict[str, str] | None = None) -> Ended:
     """Run one job to its end."""
     done = subprocess.run(
         [sys.executable, "-m", f"jobs.{name}", *args],

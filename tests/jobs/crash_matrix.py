@@ -158,7 +158,7 @@ def _assert_one_line(code: int, err: str) -> None:
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 1, err
     assert len(lines) == 1, err
-    assert "storage of" in lines[0]
+    assert "storage of" in lines[0], err
     assert "Traceback" not in err
 
 

@@ -22,6 +22,13 @@ ADVICE = "\n\nTo change retry attempts, configure `ray.data.DataContext.get_curr
             "pipeline.errors.JobError: storage of /index failed: [Errno 13] no; run again" + ADVICE,
             "storage of /index failed: [Errno 13] no; run again",
         ),
+        (
+            "ray::MapWorker(MapBatches(StagingStage)).submit() (pid=1, ip=127.0.0.1)\n  File 'x', line 1\n"
+            "pipeline.errors.JobError: storage of /index failed: [Errno 28] no; run again\n\n"
+            "The above exception was the direct cause of the following exception:\n\n"
+            "ray.exceptions.UserCodeException: UDF failed to process a data block." + ADVICE,
+            "storage of /index failed: [Errno 28] no; run again",
+        ),
         ("ray.exceptions.RayTaskError: x\n  KeyError: 'clips'" + ADVICE, "a worker failed: KeyError: 'clips'"),
         ("The actor died." + ADVICE, None),
     ],
