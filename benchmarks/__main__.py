@@ -13,6 +13,9 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("benchmarks.search",),
     ("benchmarks.report",),
     ("benchmarks.decode",),
+    ("benchmarks.long_video",),
+    ("benchmarks.remote",),
+    ("benchmarks.fed", str(VIDEOS)),
     ("benchmarks.pipeline", str(VIDEOS)),
 )
 
