@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -42,17 +43,27 @@ def test_damaged_weights_are_one_clear_line(tmp_path: Path, capsys: pytest.Captu
     assert "do not load" in error[0]
 
 
-def test_a_dozen_items_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--items", "12", "--split", "dev", "--methods", "adatp,uniform", "--output", str(tmp_path)]
+def test_a_smoke_of_120_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten held-out items a type. builtin tells what there is, and AdaTP spends what its schedule allows."""
+    flags = ["--items", "120", "--methods", "adatp", "--output", str(tmp_path)]
     assert main(["--benchmark", "planted", *flags]) == 0
     printed = capsys.readouterr().out.strip().splitlines()
     summary = json.loads(printed[-1])
-    assert summary["items"] == 12
-    assert set(summary["llm_flops_ratio"]) == {"none@0", "adatp@1", "uniform@1"}
+    assert summary["items"] == 120
     assert summary["llm_flops_ratio"]["none@0"] == 1.0
+    assert summary["llm_flops_ratio"]["adatp@1"] < 0.42, "the schedule's share in eight layers, and dedup takes more"
+    assert {"presence", "colour", "shape"} <= set(summary["gated"])
+    assert len(summary["gated"]) >= 6
+    assert summary["lost"] == []
     table = pq.read_table(tmp_path / "answers.parquet")
-    assert table.num_rows == 36
-    assert set(table["method"].to_pylist()) == {"none", "adatp", "uniform"}
+    assert table.num_rows == 2 * 120
+    assert set(table["method"].to_pylist()) == {"none", "adatp"}
+    of_none = table.filter(pc.equal(table["method"], "none"))
+    for type_ in ("presence", "colour", "shape"):
+        right = of_none.filter(pc.equal(of_none["type"], type_))["correct"].to_pylist()
+        assert sum(right) >= 9, type_
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["commit"]
     assert len(verdict["gated"]) + len(verdict["excluded"]) == 12
+    assert verdict["diagnostics"]["segmentation_f1"] > 0.9
+    assert verdict["diagnostics"]["relevance_auc"]["all"] > 0.75
