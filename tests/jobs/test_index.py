@@ -60,6 +60,7 @@ def test_again_does_nothing_and_changes_nothing(archive: Path, indexed: Path) ->
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.nightly
 def test_only_what_is_new_is_touched(tmp_path: Path) -> None:
     """A new video, a changed one, a new question: rows of the untouched video stay byte for byte."""
     archive = tmp_path / "archive"
@@ -91,6 +92,7 @@ def test_only_what_is_new_is_touched(tmp_path: Path) -> None:
     assert statuses == {"keep.mp4": "indexed", "change.mp4": "indexed", "new.mp4": "deleted"}
 
 
+@pytest.mark.nightly
 def test_a_killed_run_loses_nothing(archive: Path, indexed: Path, tmp_path: Path) -> None:
     """SIGKILL of the driver once something is staged, then the same command: the tables of an undisturbed run."""
     output = tmp_path / "index"
