@@ -78,6 +78,7 @@ def test_some_clips_then_the_others(index: Path) -> None:
     assert job("verify", "--index", str(index)).code == 0
 
 
+@pytest.mark.nightly
 def test_it_abstains_without_looking_and_can_be_made_to_answer(index: Path) -> None:
     question, long = "Is there an umbrella?", f"Is there {'a red circle or ' * 40}nothing?"
     ended = ask(index, "--question", long, "--abstain-below", "2")

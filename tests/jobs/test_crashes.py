@@ -1,7 +1,7 @@
 """Processes of the real job are killed; the same command again gives the tables of an undisturbed run.
 
-Every scenario of the crash matrix is nightly; one run that loses a worker of each kind, and one that is killed in its
-commit, are in the normal suite.
+Every scenario of the crash matrix is nightly; one run that loses a worker of each kind is in the normal suite, and so
+are kills at every storage operation of a commit, without Ray (tests/pipeline/test_commits.py).
 """
 
 from pathlib import Path
@@ -20,7 +20,6 @@ from tests.jobs.crash_matrix import (
 )
 
 COMBINED = "each worker"
-IN_EVERY_RUN = (COMBINED, "driver, in the middle of its commit")
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +35,13 @@ def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return index
 
 
-@pytest.mark.parametrize("scenario", IN_EVERY_RUN)
-def test_nothing_is_lost(scenario: str, tiny: Path, undisturbed: Path, tmp_path: Path) -> None:
-    run_scenario(scenario, tiny, undisturbed, tmp_path)
+def test_nothing_is_lost(tiny: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run_scenario(COMBINED, tiny, undisturbed, tmp_path)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s not in IN_EVERY_RUN])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nothing_is_lost_whatever_is_hit(scenario: str, tiny: Path, undisturbed: Path, tmp_path: Path) -> None:
     assert run_scenario(scenario, tiny, undisturbed, tmp_path) in table_in_page(), "python -m tests.jobs.crash_matrix"
 
