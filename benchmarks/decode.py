@@ -155,20 +155,20 @@ def main() -> None:
 
 
 def best_plain(row: dict[str, object]) -> float:
-    return min((float(row[name]) for name in PLAIN if name in row), default=float("inf"))  # type: ignore[arg-type]
+    return min((float(row[name]) for name in PLAIN if name in row), default=float("inf"))  # type: ignore[arg-type]  # rows hold floats
 
 
 def print_row(row: dict[str, object]) -> None:
-    ours, best = float(row.get("ours", float("nan"))), best_plain(row)  # type: ignore[arg-type]
+    ours, best = float(row.get("ours", float("nan"))), best_plain(row)  # type: ignore[arg-type]  # rows hold floats
     cells = " ".join(f"{name} {row[name]:7.3f}" if name in row else f"{name}       -" for name in ("ours", *PLAIN))
     over = "" if ours <= 1.2 * best + 0.020 else "  OVER"
     print(f"{row['file']!s:36} {row['decoder']!s:6} {row['clips']!s:>3} clips  {cells}  ratio {ours / best:5.2f}{over}")
 
 
 def summary(rows: list[dict[str, object]]) -> dict[str, object]:
-    both = [(float(row["ours"]), best_plain(row)) for row in rows if "ours" in row]  # type: ignore[arg-type]
+    both = [(float(row["ours"]), best_plain(row)) for row in rows if "ours" in row]  # type: ignore[arg-type]  # rows hold floats
     ours, best = (sum(column) for column in zip(*both, strict=True))
-    clips = sum(int(row["clips"]) for row in rows)  # type: ignore[call-overload]
+    clips = sum(int(row["clips"]) for row in rows)  # type: ignore[call-overload]  # rows hold floats
     return {
         "benchmark": "decode",
         "cpu_s_per_clip": ours / clips,
@@ -180,7 +180,7 @@ def summary(rows: list[dict[str, object]]) -> dict[str, object]:
 
 
 def _over(row: dict[str, object]) -> bool:
-    return "ours" not in row or float(row["ours"]) > 1.2 * best_plain(row) + 0.020  # type: ignore[arg-type]
+    return "ours" not in row or float(row["ours"]) > 1.2 * best_plain(row) + 0.020  # type: ignore[arg-type]  # rows hold floats
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ class _PerClipAttention(torch.autograd.Function):
     """softmax(q k^T + mask) v, one clip after the other so that each stays in the cache: on a CPU 2.4 times sdpa."""
 
     @staticmethod
-    def forward(ctx, query, key, value, mask, scale):  # type: ignore[no-untyped-def]
+    def forward(ctx, query, key, value, mask, scale):  # type: ignore[no-untyped-def]  # untyped upstream
         """query, key, value (B, H, N, D), mask (B, 1, N, N) -> (B, H, N, D)."""
         out = torch.empty_like(query)
         b, h, n, _ = query.shape
@@ -284,7 +284,7 @@ class _PerClipAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # untyped upstream
         query, key, value, weights = ctx.saved_tensors
         grad = grad.contiguous()
         to_query, to_key, to_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
@@ -297,7 +297,7 @@ class _PerClipAttention(torch.autograd.Function):
         return to_query, to_key, to_value, None, None
 
 
-def _per_clip_attention(module, query, key, value, attention_mask, scaling, **_):  # type: ignore[no-untyped-def]
+def _per_clip_attention(module, query, key, value, attention_mask, scaling, **_):  # type: ignore[no-untyped-def]  # untyped upstream
     """In the form transformers' AttentionInterface asks for; key and value heads are shared by groups of queries."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

@@ -1058,7 +1058,7 @@ def answer(shelf: Shelf, request: dict[str, Any], out: int) -> None:
         video = shelf.take(request["path"], Bounds(**request["bounds"]), beat, need if request.get("sparse") else None)
         try:
             serve(video, request, out)
-        except BaseException:
+        except BaseException:  # whatever ends it, the file is closed; raised again
             video.close()
             raise
         shelf.put_back(video)

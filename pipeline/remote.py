@@ -41,7 +41,7 @@ class RemoteCopy:
         self.is_sparse = self.size > WHOLE_BYTES
         try:
             self.fill(0, self.size if not self.is_sparse else BLOCK_BYTES)
-        except BaseException:
+        except BaseException:  # Ctrl-C too leaves no file; raised again
             self.close()
             raise
 

@@ -98,7 +98,7 @@ def test_a_segmentation_encoder_counts_against_pruning(onevision: adatp.VideoLLM
     visual = onevision.encode(pixels)
     base = {"visual": visual, "prompt": "red", "segments": (16,), "max_new_tokens": 1}
     without, with_it = (
-        adatp.Engine(onevision).run([adatp.Request("x", encoder_flops=flops, **base)])["x"].flops  # type: ignore[arg-type]
+        adatp.Engine(onevision).run([adatp.Request("x", encoder_flops=flops, **base)])["x"].flops  # type: ignore[arg-type]  # options as a dict
         for flops in (0.0, 1e9)
     )
     unpruned = tower_flops(onevision.tower_shape, 16) + projector_flops(onevision.tower_shape, onevision.llm_shape, 16)

@@ -81,9 +81,9 @@ def in_workers(fault: str, mark: str) -> None:
             self._decoder = Decoder(bounds, faulty("hang"))
 
     if fault == "decode child hangs":
-        pipeline.workers.ProbeStage = HangingProbe  # type: ignore[misc]
-    pipeline.workers.DecodeStage = KilledDecode  # type: ignore[misc]
-    pipeline.describe_stage.DescribeStage = KilledDescribe  # type: ignore[misc]
+        pipeline.workers.ProbeStage = HangingProbe  # type: ignore[misc]  # a faulty double in its place
+    pipeline.workers.DecodeStage = KilledDecode  # type: ignore[misc]  # a faulty double in its place
+    pipeline.describe_stage.DescribeStage = KilledDescribe  # type: ignore[misc]  # a faulty double in its place
 
 
 def in_driver(nth: int, operation: str, mark: str) -> None:
@@ -96,7 +96,7 @@ def in_driver(nth: int, operation: str, mark: str) -> None:
             Path(mark, "0").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    pipeline.index.open_storage = partial(_tapped, at_point)  # type: ignore[assignment]
+    pipeline.index.open_storage = partial(_tapped, at_point)  # type: ignore[assignment]  # a faulty double in its place
 
 
 def _tapped(at_point: Callable[[str], None], url: str) -> Any:

@@ -61,10 +61,10 @@ def in_workers(where: str, mark: str) -> None:
             Path(mark, "driver node").write_text(ray.get_runtime_context().get_node_id())
             return super().run_items(items)
 
-    pipeline.workers.DecodeStage = WaitingDecode  # type: ignore[misc]
-    pipeline.describe_stage.DescribeStage = WaitingDescribe  # type: ignore[misc]
-    pipeline.workers.StagingStage = WaitingStaging  # type: ignore[misc]
-    pipeline.workers.Workers = WorkersWithNode  # type: ignore[misc]
+    pipeline.workers.DecodeStage = WaitingDecode  # type: ignore[misc]  # a waiting double in its place
+    pipeline.describe_stage.DescribeStage = WaitingDescribe  # type: ignore[misc]  # a waiting double in its place
+    pipeline.workers.StagingStage = WaitingStaging  # type: ignore[misc]  # a waiting double in its place
+    pipeline.workers.Workers = WorkersWithNode  # type: ignore[misc]  # a waiting double in its place
 
 
 if __name__ == "__main__":
@@ -72,7 +72,7 @@ if __name__ == "__main__":
     Path(mark).mkdir(parents=True, exist_ok=True)
     Path(mark, "driver").write_text(str(os.getpid()))
     if where == "deaf":
-        jobs.index.stop_on_signals = lambda say: signal.signal(signal.SIGTERM, signal.SIG_IGN)  # type: ignore[assignment]
+        jobs.index.stop_on_signals = lambda say: signal.signal(signal.SIGTERM, signal.SIG_IGN)  # type: ignore[assignment]  # a waiting double in its place
         in_workers("describe", mark)
     else:
         in_workers(where, mark)

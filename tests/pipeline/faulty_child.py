@@ -65,7 +65,7 @@ class FaultySparsePass(decode_child.SparsePass):
 
 if __name__ == "__main__":
     if sys.argv[1] == "segfault-sparse":
-        decode_child.SparsePass = FaultySparsePass  # type: ignore[misc]
+        decode_child.SparsePass = FaultySparsePass  # type: ignore[misc]  # a faulty double in its place
     else:
-        decode_child.Video = FaultyVideo  # type: ignore[misc]
+        decode_child.Video = FaultyVideo  # type: ignore[misc]  # a faulty double in its place
     decode_child.main(int(sys.argv[2]), int(sys.argv[3]))

@@ -26,16 +26,16 @@ class _Tap:
 
     def create_exclusive(self, path: str, data: bytes) -> bool:
         self.at_point(f"create {path}")
-        return super().create_exclusive(path, data)  # type: ignore[misc, no-any-return]
+        return super().create_exclusive(path, data)  # type: ignore[misc, no-any-return]  # of the storage class mixed in
 
     def replace_if(self, path: str, data: bytes, tag: str) -> str | None:
         self.at_point(f"replace {path}")
-        return super().replace_if(path, data, tag)  # type: ignore[misc, no-any-return]
+        return super().replace_if(path, data, tag)  # type: ignore[misc, no-any-return]  # of the storage class mixed in
 
     def delete(self, *paths: str) -> None:
         for path in paths:
             self.at_point(f"delete {path}")
-            super().delete(path)  # type: ignore[misc]
+            super().delete(path)  # type: ignore[misc]  # of the storage class mixed in
 
 
 class TappedLocal(_Tap, LocalStorage):

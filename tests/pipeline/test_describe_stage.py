@@ -19,7 +19,7 @@ QUESTION = "Which shape appears?"
 
 
 def setup(**changes: object) -> DescribeSetup:
-    config = IndexConfig(("x",), "y", "builtin", questions=(QUESTION,), max_new_tokens=3, **changes)  # type: ignore[arg-type]
+    config = IndexConfig(("x",), "y", "builtin", questions=(QUESTION,), max_new_tokens=3, **changes)  # type: ignore[arg-type]  # options as a dict
     model, encoder = resolve_model("builtin", "model"), resolve_model("builtin", "encoder")
     thresholds = resolve_thresholds(encoder)
     return DescribeSetup(

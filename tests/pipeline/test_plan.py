@@ -43,7 +43,7 @@ def ledger(*rows: dict[str, object]) -> pa.Table:
     )
     records = []
     for row in rows:
-        fingerprints = [{"stage": s, "fingerprint": f} for s, f in dict(row.pop("had", ALL)).items()]  # type: ignore[call-overload]
+        fingerprints = [{"stage": s, "fingerprint": f} for s, f in dict(row.pop("had", ALL)).items()]  # type: ignore[call-overload]  # rows are dicts of anything
         records.append({**base, "version": "1", "status": "indexed", "fingerprints": fingerprints, **row})
     return known_videos(pa.Table.from_pylist(records, schema=videos_schema()).to_batches())
 

@@ -41,7 +41,7 @@ def test_any_caption_prompt_gets_a_caption_and_any_words_an_end(bench: Bench) ->
 
 
 def test_the_encoder_parts_scenes_and_ranks_the_relevant_ones(bench: Bench) -> None:
-    items = [item for type_ in ("colour", "room") for item in balanced_items("test", type_, 12)]  # type: ignore[arg-type]
+    items = [item for type_ in ("colour", "room") for item in balanced_items("test", type_, 12)]  # type: ignore[arg-type]  # both are types
     relevant, others, found, true = [], [], 0, 0
     for item in items:
         seen = bench.see(item)

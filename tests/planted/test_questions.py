@@ -22,7 +22,7 @@ def words(question: Question) -> list[str]:
 
 
 def named(question: Question, names: object) -> list[str]:
-    return [word for word in words(question) if word in names]  # type: ignore[operator]
+    return [word for word in words(question) if word in names]  # type: ignore[operator]  # names of types and words
 
 
 def first_seen(frames: Film, kind: str) -> int:
@@ -96,7 +96,7 @@ def test_answers_are_what_the_frames_show(type_: QuestionType, n_frames: int) ->
     asked = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        clip = sample_clip(rng, n_frames, type_)  # type: ignore[arg-type]
+        clip = sample_clip(rng, n_frames, type_)  # type: ignore[arg-type]  # names of types and words
         question = ask(clip, type_, rng)
         if question is None:
             continue
@@ -110,7 +110,7 @@ def test_answers_are_what_the_frames_show(type_: QuestionType, n_frames: int) ->
 def test_evidence_lies_where_something_is_shown(type_: QuestionType) -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        clip = sample_clip(rng, 32, type_)  # type: ignore[arg-type]
+        clip = sample_clip(rng, 32, type_)  # type: ignore[arg-type]  # names of types and words
         question = ask(clip, type_, rng)
         if question is None:
             continue
