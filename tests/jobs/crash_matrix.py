@@ -18,10 +18,14 @@ import pytest
 from tests.archive import render_video
 from tests.jobs.conftest import ROOT, Ended, index_job, job
 from tests.jobs.dying_job import DRIVER_FAULTS
+from tests.jobs.page_table import PageTable
 from tests.jobs.tables import assert_same_index, rows
 
-PAGE = ROOT / "docs" / "running.md"
-BEGIN, END = "<!-- crash table: written by python -m tests.jobs.crash_matrix -->\n", "<!-- end of crash table -->\n"
+TABLE = PageTable(
+    "<!-- crash table: written by python -m tests.jobs.crash_matrix -->\n",
+    "<!-- end of crash table -->\n",
+    "| hit | what becomes of it | after the same command again | jobs.verify |",
+)
 FLAGS = ("--max-new-tokens", "4", "--caption-prompt", "What is seen?")
 WAIT_S = 400.0
 
@@ -184,16 +188,6 @@ def undisturbed_run(archive: Path, index: Path) -> Ended:
     return index_job([archive], index, *FLAGS)
 
 
-def table_in_page() -> list[str]:
-    """Rows of the table as docs/running.md has them."""
-    inside = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    return [line for line in inside.splitlines() if line.startswith("|")][2:]
-
-
-def row_name(row: str) -> str:
-    return row.removeprefix("| ").split(" | ")[0]
-
-
 def main(names: Sequence[str]) -> int:
     """Run the scenarios named, or all. A row is of a run that passed: one that fails or is skipped loses its row."""
     failed = 0
@@ -211,15 +205,8 @@ def main(names: Sequence[str]) -> int:
                 row = ""
                 print(f"FAILED {name}: {traceback.format_exc()}", flush=True)
             print(f"{time.monotonic() - started:.0f} s {row}", flush=True)
-            found = {row_name(old): old for old in table_in_page()} | {name: row}
-            _write([found[known] for known in SCENARIOS if found.get(known)])
+            TABLE.put(name, row, SCENARIOS)
     return failed
-
-
-def _write(table: Sequence[str]) -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    head = "| hit | what becomes of it | after the same command again | jobs.verify |\n|---|---|---|---|\n"
-    PAGE.write_text(before + BEGIN + head + "\n".join(table) + "\n" + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from tests.archive import render_video
 from tests.jobs.cluster import WAIT_S, LocalCluster, download, local_cluster, upload
-from tests.jobs.conftest import ROOT, job
+from tests.jobs.conftest import job
+from tests.jobs.page_table import PageTable
 from tests.jobs.tables import assert_same_index, rows
 from tests.s3 import BUCKET
 
-PAGE = ROOT / "docs" / "running.md"
-BEGIN, END = "<!-- node table: written by python -m tests.jobs.node_faults -->\n", "<!-- end of node table -->\n"
+TABLE = PageTable(
+    "<!-- node table: written by python -m tests.jobs.node_faults -->\n",
+    "<!-- end of node table -->\n",
+    "| hit | what becomes of the job | index, against an undisturbed run | jobs.verify |",
+)
 FLAGS = ("--model", "builtin", "--max-new-tokens", "4", "--caption-prompt", "What is seen?")
 
 SAME_RUN = "the job succeeds on the nodes that are left; no error row"
@@ -90,16 +94,6 @@ def _wait_for(condition: Callable[[], bool], cluster: LocalCluster, name_of_job:
         time.sleep(0.2)
 
 
-def table_in_page() -> list[str]:
-    """Rows of the table as docs/running.md has them."""
-    inside = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    return [line for line in inside.splitlines() if line.startswith("|")][2:]
-
-
-def row_name(row: str) -> str:
-    return row.removeprefix("| ").split(" | ")[0]
-
-
 def main(names: Sequence[str]) -> int:
     """Run the scenarios named, or all; rows of others stay as they are."""
     failed = 0
@@ -116,15 +110,8 @@ def main(names: Sequence[str]) -> int:
                 print(f"FAILED {name}: {traceback.format_exc()}", flush=True)
                 continue
             print(f"{time.monotonic() - started:.0f} s {row}", flush=True)
-            found = {row_name(old): old for old in table_in_page()} | {name: row}
-            _write([found[known] for known in SCENARIOS if known in found])
+            TABLE.put(name, row, SCENARIOS)
     return failed
-
-
-def _write(table: Sequence[str]) -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    head = "| hit | what becomes of the job | index, against an undisturbed run | jobs.verify |\n|---|---|---|---|\n"
-    PAGE.write_text(before + BEGIN + head + "\n".join(table) + "\n" + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

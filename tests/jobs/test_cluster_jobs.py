@@ -222,4 +222,4 @@ def test_nothing_is_lost_whatever_is_hit(
     scenario: str, cluster: LocalCluster, faults: tuple[str, Path], tmp_path: Path
 ) -> None:
     row = node_faults.run_scenario(scenario, cluster, *faults, tmp_path)
-    assert row in node_faults.table_in_page(), "python -m tests.jobs.node_faults"
+    assert row in node_faults.TABLE.rows(), "python -m tests.jobs.node_faults"

@@ -8,16 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.crash_matrix import (
-    BEGIN,
-    PAGE,
-    SCENARIOS,
-    make_archive,
-    row_name,
-    run_scenario,
-    table_in_page,
-    undisturbed_run,
-)
+from tests.jobs.crash_matrix import SCENARIOS, TABLE, make_archive, run_scenario, undisturbed_run
+from tests.jobs.page_table import PAGE, row_name
 
 COMBINED = "each worker"
 
@@ -43,11 +35,11 @@ def test_nothing_is_lost(tiny: Path, undisturbed: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nothing_is_lost_whatever_is_hit(scenario: str, tiny: Path, undisturbed: Path, tmp_path: Path) -> None:
-    assert run_scenario(scenario, tiny, undisturbed, tmp_path) in table_in_page(), "python -m tests.jobs.crash_matrix"
+    assert run_scenario(scenario, tiny, undisturbed, tmp_path) in TABLE.rows(), "python -m tests.jobs.crash_matrix"
 
 
 def test_the_page_has_rows_of_scenarios_only() -> None:
-    assert BEGIN in PAGE.read_text()
-    found = [row_name(row) for row in table_in_page()]
+    assert TABLE.begin in PAGE.read_text()
+    found = [row_name(row) for row in TABLE.rows()]
     assert found == [name for name in SCENARIOS if name in found]
     assert found
