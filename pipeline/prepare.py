@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from pipeline.config import IndexConfig, Thresholds
 from pipeline.listing import Listing, list_archive
 from pipeline.models import ModelFiles, refuse_control_tokens, resolve_model, resolve_thresholds
@@ -24,7 +22,6 @@ class Prepared:
 
 def prepare(config: IndexConfig, thresholds_file: Path | None = None) -> Prepared:
     """UsageError for an unknown model or encoder, an encoder without thresholds, a missing root, an empty archive."""
-    pa.set_memory_pool(pa.system_memory_pool())  # this is the driver: Arrow's own pool keeps twice what it holds
     parse_sampling(config.sampling)
     model = resolve_model(config.model, "model")
     refuse_control_tokens(model, config.texts)
