@@ -1,4 +1,4 @@
-"""Where AdaTP loses on the planted benchmark, and what repairs it: finer segments, no dedup, a larger budget.
+"""Where AdaTP loses on the planted benchmark, and what repairs it: how fine segments are, no dedup, a larger budget.
 
 python -m benchmarks.repairs [--items 480] [--save]
 
@@ -18,8 +18,10 @@ from pipeline.evaluate import Answer, Bench, evaluate
 from pipeline.planted.items import Item, benchmark_items
 from pipeline.verdict import judge
 
-FINER = (0.9, 0.95, 0.98)
-"""Values of tau_s above the builtin encoder's: neighbouring frames less alike than this start a segment."""
+CUTS_ALONE = 0.79
+"""A tau_s in the gap between neighbours inside a scene and across a cut, where only cuts begin a segment."""
+OTHERS = (CUTS_ALONE, 0.9, 0.95, 0.98, 0.9975)
+"""Values of tau_s beside the builtin encoder's: neighbouring frames less alike than this start a segment."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ def changes(tau_s: float) -> list[Change]:
         Change("true segments", "adatp-truesegments", tau_s, 1.0),
         Change("no dedup", "adatp-global", tau_s, 1.0),
         Change("no dedup, p = 0.75", "adatp-global", tau_s, 0.75),
-        *(Change(f"tau_s {finer}", "adatp", finer, 1.0) for finer in FINER),
+        *(Change(f"tau_s {other}", "adatp", other, 1.0) for other in OTHERS),
         Change("p = 2", "adatp", tau_s, 2.0),
-        Change(f"p = 2, tau_s {FINER[1]}", "adatp", FINER[1], 2.0),
+        Change(f"p = 2, tau_s {CUTS_ALONE}", "adatp", CUTS_ALONE, 2.0),
     ]
 
 

@@ -8,7 +8,7 @@ lie near the embeddings of the words that name it.
 
 Stage 3: projector and decoder go on, on long clips, with fresh optimisers and more questions a clip; easy types weigh
 less.
-Stage 4: the mean of the weights of stages 2 and 3 goes on for a little, with visual tokens dropped at random.
+Stage 4: the mean of the weights of stages 2 and 3 goes on for a little, with visual tokens dropped in three ways.
 
 Resumable: every stage checkpoints into FOLDER and goes on from there. `--export` writes what there is to
 pipeline/builtin.
@@ -60,9 +60,9 @@ class Recipe:
     stage2_questions: int = 8
     more_phases: tuple[Phase, ...] = (Phase((6, 8, 10), 32, 200), Phase((12, 16, 24, 32), 16, 600))
     more_questions: int = 12
-    last_phases: tuple[Phase, ...] = (Phase((12, 16, 24, 32), 16, 240),)
+    last_phases: tuple[Phase, ...] = (Phase((12, 16, 24, 32), 16, 600),)
     last_rates: float = 0.5  # share of the full rates
-    dropped: float = 0.8  # at most, of the visual tokens of every second clip
+    dropped: float = 0.8  # at most, of the visual tokens of a clip, where they go at random
     stage2_rate: float = 1e-3
     muon_rate: float = 2e-3
     warmup: int = 40
@@ -208,7 +208,7 @@ def _phase_at(step: int, phases: tuple[Phase, ...]) -> Phase:
 # A caption has many tokens, a question one or two. What few clips can be asked, or takes long to learn, weighs more.
 WEIGHTS = {
     "presence": 0.5, "colour": 0.5, "shape": 0.5, "order": 0.5, "exists": 2.0, "count": 2.0, "quarter": 2.0,
-    "room": 3.0, "after": 3.0, "small": 2.0, "direction": 3.0, "change": 3.0, "flash": 3.0, "caption": 0.12,
+    "room": 3.0, "after": 3.0, "small": 2.0, "direction": 3.0, "change": 3.0, "flash": 3.0, "caption": 0.25,
 }  # fmt: skip
 
 
@@ -259,11 +259,34 @@ def block_mask(segment: torch.Tensor, prefix: int) -> torch.Tensor:
     return torch.zeros(mine.shape, dtype=torch.bfloat16).masked_fill_(~(mine & causal), -1e9)[:, None]
 
 
-def dropped_tokens(n_clips: int, n_tokens: int, most: float) -> torch.Tensor:
-    """(n_clips, n_tokens), True where nobody may look: of every second clip a share between nothing and `most`."""
-    share = torch.rand(n_clips, 1) * most
-    share[::2] = 0
-    return torch.rand(n_clips, n_tokens) < share
+def dropped_tokens(batch: data.ClipBatch, most: float) -> torch.Tensor:
+    """(B, T * 16), True where nobody may look. Of four clips in turn:
+
+    one stays whole; one loses a share of its tokens up to `most`, anywhere; one loses whole frames, one cells, that
+    show what the frame before them shows: of every such run at least one stays, and often no more.
+    """
+    cells = batch.cells[batch.frame_state]  # (B, T, 16, 3)
+    rooms = batch.rooms[batch.frame_state]  # (B, T, 2)
+    is_new = torch.ones(cells.shape[:3], dtype=torch.bool)  # (B, T, 16): not what was there a frame ago
+    is_new[:, 1:] = (cells[:, 1:] != cells[:, :-1]).any(-1) | (rooms[:, 1:] != rooms[:, :-1]).any(-1, keepdim=True)
+    anywhere = torch.rand(is_new.shape) < most * torch.rand(len(cells), 1, 1)
+    ways = (
+        torch.zeros_like(is_new),
+        anywhere,
+        _thinned(is_new.any(-1, keepdim=True)).expand_as(is_new),
+        _thinned(is_new),
+    )
+    return torch.stack([ways[i % 4][i] for i in range(len(cells))]).flatten(1)
+
+
+def _thinned(is_new: torch.Tensor) -> torch.Tensor:
+    """(B, T, n), True for what goes of runs that begin where `is_new`: one of each stays, which one is chance."""
+    run = is_new.long().cumsum(1)
+    chance = torch.rand(is_new.shape)
+    shape = (is_new.shape[0], int(run.max()) + 1, is_new.shape[2])
+    highest = torch.zeros(shape).scatter_reduce(1, run, chance, "amax")
+    share = (1.5 * torch.rand(len(is_new), 1, 1)).clamp(max=1.0)
+    return (chance < highest.gather(1, run)) & (torch.rand(is_new.shape) < share)
 
 
 class _PerClipAttention(torch.autograd.Function):
@@ -327,7 +350,7 @@ def clip_loss(
     positions = torch.cat([torch.arange(prefix).expand(b, -1), batch.position + prefix], 1)
     mask = block_mask(batch.segment, prefix)
     if dropped:
-        mask[:, 0, :, 2 : prefix - 1].masked_fill_(dropped_tokens(b, prefix - 3, dropped)[:, None], -1e9)
+        mask[:, 0, :, 2 : prefix - 1].masked_fill_(dropped_tokens(batch, dropped)[:, None], -1e9)
     hidden = inner.language_model(
         inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state[:, prefix:]
@@ -359,7 +382,7 @@ def stage3(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
 
 
 def stage4(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
-    """From the mean of the weights of stages 2 and 3, with visual tokens dropped at random.
+    """From the mean of the weights of stages 2 and 3, with visual tokens dropped (`dropped_tokens`).
 
     Stage 3 alone answers more and forgets how to caption a clip of which tokens are missing; see docs/log.md.
     """

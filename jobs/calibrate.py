@@ -3,8 +3,8 @@
     python -m jobs.calibrate --encoder openai/clip-vit-base-patch32 /archive --output thresholds.json
     python -m jobs.index /archive --output INDEX --encoder openai/clip-vit-base-patch32 --thresholds thresholds.json
 
-tau_s (two frames are one segment) lies in the gap between cosines of neighbouring frames inside a shot and across cuts;
-tau_t (a segment is about a question) is what texts and frames paired at random exceed once in twenty. See
+tau_s (two frames are one segment) is where a pair of neighbouring frames stands out from what neighbours usually differ
+by; tau_t (a segment is about a question) is what texts and frames paired at random exceed once in twenty. See
 pipeline/calibration.py.
 """
 

@@ -1,10 +1,10 @@
 """Thresholds of a dual encoder from nothing but its own embeddings: no labels, any encoder.
 
-tau_s parts frames that follow each other inside a shot from those across a cut. Adjacent cosines pile up near 1 with a
-long tail below; the threshold lies in the gap between the two, found by Otsu's rule on the angles (which spread what
-cosines squeeze against 1). tau_t parts texts that fit a frame from those that do not: of texts paired with frames at
-random most do not fit, and the few that do only lengthen the upper tail. So the lower half, mirrored at the median, is
-the distribution of misfits, and tau_t is its 95% quantile.
+tau_s says which neighbouring frames show the same, so that AdaTP may keep one token a position of them (local
+debiasing): a pair whose angle stands out from what neighbours usually differ by begins a segment. Usual is the median,
+standing out is six robust standard deviations above it. tau_t parts texts that fit a frame from those that do not: of
+texts paired with frames at random most do not fit, and the few that do only lengthen the upper tail. So the lower half,
+mirrored at the median, is the distribution of misfits, and tau_t is its 95% quantile.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,10 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]  # (n, D), rows of unit length
 
 MISFIT_QUANTILE = 0.95
+OUTLIER_SIGMAS = 6.0
+FINEST = 0.999
+"""Unit vectors nearer than this may differ by rounding alone, as where the pictures of an archive stand still."""
+_SIGMAS_A_DEVIATION = 1.4826  # standard deviations in a median absolute deviation, of normal values
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,13 @@ class Calibration:
 def segment_threshold(adjacent_cosines: npt.NDArray[np.float64]) -> float:
     """tau_s from cosines of frames that follow each other, (n,), over many videos. Raises ValueError under 20."""
     if adjacent_cosines.size < 20:
-        raise ValueError(f"expected at least 20 adjacent frames to tell cuts from noise, got {adjacent_cosines.size}")
-    angles = np.sort(np.arccos(np.clip(adjacent_cosines, -1.0, 1.0)))
-    n = angles.size
-    total = np.cumsum(angles)
-    below = np.arange(1, n)  # how many angles lie on the small side
-    mean_small = total[:-1] / below
-    mean_large = (total[-1] - total[:-1]) / (n - below)
-    spread = below * (n - below) * (mean_small - mean_large) ** 2  # between-class variance, times n^2
-    cut = int(spread.argmax())
-    return float(np.cos((angles[cut] + angles[cut + 1]) / 2))
+        raise ValueError(
+            f"expected at least 20 neighbouring frames to tell a change from noise, got {adjacent_cosines.size}"
+        )
+    angles = np.arccos(np.clip(adjacent_cosines, -1.0, 1.0))  # they spread what cosines squeeze against 1
+    usual = np.median(angles)
+    spread = _SIGMAS_A_DEVIATION * np.median(np.abs(angles - usual))
+    return min(FINEST, float(np.cos(min(usual + OUTLIER_SIGMAS * spread, np.pi))))
 
 
 def relevance_threshold(cosines: npt.NDArray[np.float64]) -> float:

@@ -85,6 +85,8 @@ class Answer:
     visual_tokens_per_layer: list[int] = field(default_factory=list)
     evidence_kept_per_layer: list[bool] = field(default_factory=list)
     diagnosis: Diagnosis | None = None
+    evidence_shown: bool = True
+    """Of an audit: whether the frames it saw show any of the evidence. Where they do, being right is no shortcut."""
     error: str = ""
 
 
@@ -174,14 +176,16 @@ def _with_tau_t(method: AdaTP, tau_t: float) -> AdaTP:
     )  # fmt: skip
 
 
-def _audit_request(seen: Seen, name: str, blank: Visual) -> Request:
+def _audit_frames(seen: Seen, name: str) -> list[int]:
+    """Which frames an audit shows, in which order."""
     n = seen.visual.n_frames
-    frames = {
-        "middle": [n // 2],
-        "ends": [0, n - 1],
-        "shuffled": np.random.default_rng(seen.item.seed).permutation(n).tolist(),
-    }
-    visual = blank if name == "blind" else seen.visual[frames[name]]
+    if name == "shuffled":
+        return [int(i) for i in np.random.default_rng(seen.item.seed).permutation(n)]
+    return {"blind": [], "middle": [n // 2], "ends": [0, n - 1]}[name]
+
+
+def _audit_request(seen: Seen, name: str, blank: Visual) -> Request:
+    visual = blank if name == "blind" else seen.visual[_audit_frames(seen, name)]
     question = seen.item.question
     return Request(
         f"{seen.item.item_id}|{name}", visual, question.text, method="none", choices=question.choices, trace=True
@@ -197,11 +201,13 @@ def evidence_kept(evidence: tuple[Group, ...], kept: Sequence[int], tokens_per_f
 def _answer(seen: Seen, name: str, p: float, result: Result) -> Answer:
     item, question, c = seen.item, seen.item.question, seen.visual.tokens_per_frame
     kept = result.kept or ()
+    shown = set(_audit_frames(seen, name)) if name in AUDITS else set(range(seen.visual.n_frames))
     return Answer(
         item.item_id, question.type, name, p, question.text, question.answer, result.text,
         result.text == question.answer, item.time_bin, item.cuts_stratum, item.wording, item.held_out_pair,
         len(seen.segments), result.flops.paper, result.flops.end_to_end, list(result.visual_tokens_per_layer),
         [] if name in AUDITS else [evidence_kept(question.evidence, layer, c) for layer in kept], seen.diagnosis,
+        any(frame in shown for group in question.evidence for frame, _ in group),
     )  # fmt: skip
 
 

@@ -50,11 +50,22 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Shortcut:
+    """An audit on the items of which it saw no evidence. Above chance, one in four, the questions give answers away."""
+
+    method: str
+    n: int
+    accuracy: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
 class Verdict:
     gated: tuple[str, ...]
     excluded: tuple[str, ...]
     scores: tuple[Score, ...]
     contrasts: tuple[Contrast, ...]
+    shortcuts: tuple[Shortcut, ...]
     diagnostics: Diagnostics
     lost: tuple[str, ...]
     """Items whose file did not decode: counted as wrong above."""
@@ -100,7 +111,16 @@ def judge(answers: Sequence[Answer]) -> Verdict:
     lost = tuple(sorted({a.item_id for a in answers if a.error}))
     excluded = tuple(t for t in types if t not in gated)
     contrasts = _contrasts(answers, runs, gated) if gated else ()
-    return Verdict(gated, excluded, tuple(scores), contrasts, _diagnostics(answers), lost)
+    return Verdict(gated, excluded, tuple(scores), contrasts, _shortcuts(answers), _diagnostics(answers), lost)
+
+
+def _shortcuts(answers: Sequence[Answer]) -> tuple[Shortcut, ...]:
+    found = []
+    for method in (audit for audit in AUDITS if audit != "shuffled"):  # which shows everything
+        hits = [a.correct for a in answers if a.method == method and not a.evidence_shown]
+        if hits:
+            found.append(Shortcut(method, len(hits), float(np.mean(hits)), wilson(sum(hits), len(hits))))
+    return tuple(found)
 
 
 def _diagnostics(answers: Sequence[Answer]) -> Diagnostics:
@@ -156,6 +176,11 @@ def lines(verdict: Verdict) -> list[str]:
             f"[{100 * c.interval.low:+.2f}, {100 * c.interval.high:+.2f}], McNemar p={c.p_value:.3g} "
             f"(Holm {c.adjusted_p_value:.3g}), {sign} at {100 * MARGIN:g} points"
         )
+    out += [
+        f"{s.method}, items of which it saw no evidence: {100 * s.accuracy:.1f}% of {s.n} right "
+        f"[{100 * s.interval.low:.1f}, {100 * s.interval.high:.1f}], chance is 25"
+        for s in verdict.shortcuts
+    ]
     d = verdict.diagnostics
     out.append(
         f"segments against true cuts: F1 {d.segmentation_f1:.3f} (precision {d.segmentation_precision:.3f}, "

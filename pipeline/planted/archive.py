@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import UsageError
 from pipeline.planted.captions import caption, facts
 from pipeline.planted.items import seed_of
 from pipeline.planted.questions import TEMPLATES, QuestionType
@@ -42,6 +43,8 @@ class VideoTruth:
     """ "red star" and how often a scene shows one."""
     cuts_s: tuple[float, ...]
     """Seconds at which a sample each second first shows a new scene."""
+    changes_s: tuple[float, ...]
+    """Seconds at which a sample each second shows something else than the one before; cuts are among them."""
     answers: dict[str, str]
     """Question text to answer."""
 
@@ -61,8 +64,12 @@ class Truth:
 
 
 def read_truth(path: Path) -> Truth:
-    raw = json.loads(path.read_text())
-    videos = tuple(VideoTruth(**{**video, "cuts_s": tuple(video["cuts_s"])}) for video in raw["videos"])
+    """What `Truth.save` wrote. UsageError when it was another version's."""
+    raw, times = json.loads(path.read_text()), ("cuts_s", "changes_s")
+    try:
+        videos = tuple(VideoTruth(**{**v, **{name: tuple(v[name]) for name in times}}) for v in raw["videos"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path} was made by another version of this package; remove its folder") from error
     return Truth(raw["seed"], tuple(StandingQuestion(**q) for q in raw["questions"]), videos)
 
 
@@ -154,5 +161,5 @@ def _render_video(directory: Path, subjects: _Subjects, split: str, seed: int, i
     frames = render(clip, rng, Nuisance.sample(rng), side=FILE_PX)
     write_video(directory / name, frames, lead_s=LEAD_S)
     text = caption(clip)
-    cuts = tuple(float(cut) for cut in clip.cuts())
-    return VideoTruth(name, seconds, text, dict(facts(text)), cuts, answers)
+    cuts, changes = (tuple(map(float, frames)) for frames in (clip.cuts(), clip.changes()))
+    return VideoTruth(name, seconds, text, dict(facts(text)), cuts, changes, answers)

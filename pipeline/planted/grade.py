@@ -73,7 +73,7 @@ def _grade_caption(
 def _grade_cuts(
     video: VideoTruth, starts_s: list[float], right: dict[str, int], total: dict[str, int], faults: list[str]
 ) -> None:
-    """A true cut is right when a segment starts there; a start with no true cut is a fault but no fact."""
+    """A true cut is right when a segment starts there; a start where nothing changes is a fault but no fact."""
     for cut in video.cuts_s:
         total["cuts"] += 1
         near = any(abs(start - cut) <= TOLERANCE_S for start in starts_s)
@@ -81,5 +81,5 @@ def _grade_cuts(
         if not near:
             faults.append(f"{video.name}: no segment starts at the cut at {cut:g} s")
     for start in starts_s:
-        if start > TOLERANCE_S and all(abs(start - cut) > TOLERANCE_S for cut in video.cuts_s):
-            faults.append(f"{video.name}: a segment starts at {start:g} s, where there is no cut")
+        if start > TOLERANCE_S and all(abs(start - change) > TOLERANCE_S for change in video.changes_s):
+            faults.append(f"{video.name}: a segment starts at {start:g} s, where nothing changes")

@@ -103,6 +103,13 @@ class Clip:
         """First frame of every scene but the first."""
         return tuple(scene.start for scene in self.scenes[1:])
 
+    def changes(self) -> tuple[int, ...]:
+        """Frames that show something else than the one before: cuts, and what appears, goes, moves or turns."""
+        shown = [
+            (scene.start, scene.looks(frame)) for frame in range(self.n_frames) for scene in [self.scene_at(frame)]
+        ]
+        return tuple(frame for frame in range(1, self.n_frames) if shown[frame] != shown[frame - 1])
+
 
 @dataclass
 class _Draft:

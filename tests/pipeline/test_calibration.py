@@ -26,6 +26,18 @@ def test_tau_s_parts_planted_cuts_from_noise() -> None:
         assert [i + 1 for i, cosine in enumerate(cosines) if cosine < found.tau_s] == true_cuts
 
 
+def test_tau_s_also_parts_a_small_change_from_noise() -> None:
+    """What AdaTP must not take for the same picture: frames of one scene of which a corner changed."""
+    rng = np.random.default_rng(2)
+    still, after = unit(rng.standard_normal(64)), unit(rng.standard_normal(64))
+    changed = unit(0.95 * still + 0.3 * after)  # a cosine of 0.95 with `still`; across a cut it is near 0
+    video = np.concatenate([np.tile(still, (12, 1)), np.tile(changed, (12, 1)), np.tile(after, (12, 1))])
+    frames = unit(video + 0.05 * rng.standard_normal(video.shape) / 8)
+    found = calibrate([frames], unit(rng.standard_normal((20, 64))))
+    cosines = (frames[1:] * frames[:-1]).sum(1)
+    assert np.flatnonzero(cosines < found.tau_s).tolist() == [11, 23]
+
+
 def test_tau_t_is_the_misfits_quantile_whatever_fits() -> None:
     rng = np.random.default_rng(1)
     misfits = rng.normal(0.05, 0.03, 20_000)
@@ -33,6 +45,10 @@ def test_tau_t_is_the_misfits_quantile_whatever_fits() -> None:
     with_fits = relevance_threshold(np.concatenate([misfits, fits]))
     assert with_fits == pytest.approx(np.quantile(misfits, 0.95), abs=0.01)
     assert (fits > with_fits).mean() > 0.99
+
+
+def test_an_archive_that_stands_still_is_not_cut_by_rounding() -> None:
+    assert segment_threshold(np.ones(100)) < 1 - 1e-6
 
 
 def test_too_little_to_tell_is_refused() -> None:

@@ -36,7 +36,7 @@ def answers(method: str, p: float, type_: str, hits: list[bool], error: str = ""
             [4, 2],
             [True, hit],
             Diagnosis(3, 2, 1, 0.75),
-            error,
+            error=error,
         )
         for i, hit in enumerate(hits)
     ]
@@ -63,6 +63,16 @@ def test_only_gated_types_enter_the_contrast() -> None:
     text = "\n".join(lines(verdict))
     assert f"gate (none >= {GATE:.0%}): colour" in text
     assert "+29.00 points" in text
+
+
+def test_an_audit_counts_where_it_saw_no_evidence() -> None:
+    """Right without evidence is a shortcut; right with it is not, and a clip out of order shows all of it."""
+    seeing = answers("middle", 0.0, "colour", [True] * 100)
+    blindly = [replace(a, evidence_shown=False) for a in answers("middle", 0.0, "count", ([True] + [False] * 3) * 25)]
+    shuffled = [replace(a, method="shuffled") for a in [*seeing, *blindly]]
+    (found,) = judge([*planted_answers(), *seeing, *blindly, *shuffled]).shortcuts
+    assert (found.method, found.n, found.accuracy) == ("middle", 100, 0.25)
+    assert found.interval.low < 0.25 < found.interval.high
 
 
 def test_diagnostics_against_a_scene_graph() -> None:

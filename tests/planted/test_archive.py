@@ -93,8 +93,10 @@ def test_a_dropped_segment_and_an_invented_one_are_seen(archive: tuple[Path, Tru
     _, truth = archive
     captions, answers, segments = rows(truth)
     assert any("no segment starts" in fault for fault in grade(truth, captions, answers, segments[:-1]).faults)
-    extra = [*segments, {"uri": segments[0]["uri"], "start_s": truth.videos[0].cuts_s[0] + 1.0}]
-    assert any("where there is no cut" in fault for fault in grade(truth, captions, answers, extra).faults)
+    video = truth.videos[0]
+    still = next(s for s in range(1, video.seconds) if s not in video.changes_s)
+    extra = [*segments, {"uri": segments[0]["uri"], "start_s": still}]
+    assert any("where nothing changes" in fault for fault in grade(truth, captions, answers, extra).faults)
 
 
 def test_a_wrong_and_a_missing_answer_count_as_wrong(archive: tuple[Path, Truth]) -> None:
