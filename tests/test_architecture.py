@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {"adatp": {"adatp"}, "pipeline": {"pipeline", "adatp"}, "jobs": {"jobs", "pipeline", "adatp"}}
 DOORS = {
     "ray": {"pipeline/workers.py"},
-    "decord": {"pipeline/decode_child.py"},
+    "decord": {"pipeline/decoding/by_decord.py"},
     "fsspec": {"pipeline/storage.py"},
     "s3fs": {"pipeline/storage.py"},
 }
@@ -46,6 +46,12 @@ def test_heavy_dependencies_have_one_door(dependency: str) -> None:
         str(path.relative_to(ROOT)) for package in ALLOWED for path in files(package) if dependency in imports_of(path)
     }
     assert users == DOORS[dependency]
+
+
+def test_only_the_decode_child_runs_decoders() -> None:
+    inside = {ROOT / "pipeline" / "decode_child.py", *files("pipeline/decoding")}
+    for path in (path for package in ALLOWED for path in files(package) if path not in inside):
+        assert "pipeline.decoding" not in path.read_text(), f"{path.relative_to(ROOT)} reaches for decoders"
 
 
 @pytest.mark.parametrize("package", TRANSFORMERS_DOORS)

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import decode_child
+from pipeline.decoding import item
+from pipeline.decoding.sparse import SparsePass
+from pipeline.decoding.video import Video
 
 
 def hang_with_the_gil() -> None:
@@ -45,7 +48,7 @@ FAULTS = {
 }
 
 
-class FaultyVideo(decode_child.Video):
+class FaultyVideo(Video):
     """Strikes when PyAV has decoded a frame."""
 
     def decode(self, packet: Any) -> Any:
@@ -55,7 +58,7 @@ class FaultyVideo(decode_child.Video):
         return frames
 
 
-class FaultySparsePass(decode_child.SparsePass):
+class FaultySparsePass(SparsePass):
     """Strikes when PyAV's pass begins; decord's way is whole."""
 
     def run(self) -> dict[int, int]:
@@ -65,7 +68,7 @@ class FaultySparsePass(decode_child.SparsePass):
 
 if __name__ == "__main__":
     if sys.argv[1] == "segfault-sparse":
-        decode_child.SparsePass = FaultySparsePass  # type: ignore[misc]  # a faulty double in its place
+        item.SparsePass = FaultySparsePass  # type: ignore[misc]  # a faulty double in its place
     else:
         decode_child.Video = FaultyVideo  # type: ignore[misc]  # a faulty double in its place
     decode_child.main(int(sys.argv[2]), int(sys.argv[3]))

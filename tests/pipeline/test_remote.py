@@ -8,8 +8,9 @@ import boto3
 import numpy as np
 import pytest
 
-from pipeline import decode_child
 from pipeline.decode import Decoder
+from pipeline.decoding import probe
+from pipeline.decoding.video import Video
 from pipeline.errors import ChangedWhileRead, ReadFailed
 from pipeline.listing import list_archive
 from pipeline.remote import BLOCK_BYTES, WHOLE_BYTES, RemoteCopy
@@ -160,8 +161,8 @@ def test_nothing_is_fetched_twice(long_videos: dict[str, Path], s3_proxy: FaultP
 @pytest.mark.parametrize("name", OPEN)
 def test_the_header_counts_as_decoding_does(name: str) -> None:
     """Over the healthy samples whose header lists all frames: what a large file's `uniform` is taken from."""
-    video = decode_child.Video(open_video(name), Bounds(), lambda: None)
+    video = Video(open_video(name), Bounds(), lambda: None)
     if not video.indexed():
         pytest.skip("its header does not list its frames")
     origin = video.origin()
-    assert decode_child._times_by_header(video, origin) == decode_child.count_frames(video, origin)
+    assert probe._times_by_header(video, origin) == probe.count_frames(video, origin)
