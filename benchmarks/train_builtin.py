@@ -28,6 +28,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 from transformers import AttentionInterface, LlavaOnevisionForConditionalGeneration, SiglipModel
 
+from adatp.schedule import DEFAULT_START
 from benchmarks import training_data as data
 from benchmarks.builtin_architecture import new_encoder, new_model, save_encoder, save_model, tokenizer, words
 from pipeline.calibration import calibrate
@@ -60,7 +61,7 @@ class Recipe:
     stage2_questions: int = 8
     more_phases: tuple[Phase, ...] = (Phase((6, 8, 10), 32, 200), Phase((12, 16, 24, 32), 16, 600))
     more_questions: int = 12
-    last_phases: tuple[Phase, ...] = (Phase((12, 16, 24, 32), 16, 600),)
+    last_phases: tuple[Phase, ...] = (Phase((12, 16, 24, 32), 16, 900),)
     last_rates: float = 0.5  # share of the full rates
     dropped: float = 0.8  # at most, of the visual tokens of a clip, where they go at random
     stage2_rate: float = 1e-3
@@ -205,6 +206,9 @@ def _phase_at(step: int, phases: tuple[Phase, ...]) -> Phase:
     raise ValueError("beyond the last phase")
 
 
+PRUNED_FROM = DEFAULT_START
+"""The decoder layer from which pruned tokens are missing: FastV's, AdaTP's. A token that is left has seen the others."""
+
 # A caption has many tokens, a question one or two. What few clips can be asked, or takes long to learn, weighs more.
 WEIGHTS = {
     "presence": 0.5, "colour": 0.5, "shape": 0.5, "order": 0.5, "exists": 2.0, "count": 2.0, "quarter": 2.0,
@@ -321,7 +325,12 @@ class _PerClipAttention(torch.autograd.Function):
 
 
 def _per_clip_attention(module, query, key, value, attention_mask, scaling, **_):  # type: ignore[no-untyped-def]  # untyped upstream
-    """In the form transformers' AttentionInterface asks for; key and value heads are shared by groups of queries."""
+    """In the form transformers' AttentionInterface asks for; key and value heads are shared by groups of queries.
+
+    Of two masks (B, 2, N, N) the first holds in the layers that see every visual token, the second in the others.
+    """
+    which = min(int(module.layer_idx >= PRUNED_FROM), attention_mask.shape[1] - 1)
+    attention_mask = attention_mask[:, which : which + 1]
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     parts = (x.to(torch.bfloat16).contiguous() for x in (query, key, value))
@@ -350,7 +359,9 @@ def clip_loss(
     positions = torch.cat([torch.arange(prefix).expand(b, -1), batch.position + prefix], 1)
     mask = block_mask(batch.segment, prefix)
     if dropped:
-        mask[:, 0, :, 2 : prefix - 1].masked_fill_(dropped_tokens(batch, dropped)[:, None], -1e9)
+        thin = mask.clone()
+        thin[:, 0, :, 2 : prefix - 1].masked_fill_(dropped_tokens(batch, dropped)[:, None], -1e9)
+        mask = torch.cat([mask, thin], 1)
     hidden = inner.language_model(
         inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state[:, prefix:]
