@@ -207,7 +207,7 @@ def _phase_at(step: int, phases: tuple[Phase, ...]) -> Phase:
 
 
 PRUNED_FROM = DEFAULT_START
-"""The decoder layer from which pruned tokens are missing: FastV's, AdaTP's. A token that is left has seen the others."""
+"""The decoder layer from which pruned tokens are missing, as under FastV and AdaTP. What is left has seen them."""
 
 # A caption has many tokens, a question one or two. What few clips can be asked, or takes long to learn, weighs more.
 WEIGHTS = {

@@ -216,8 +216,8 @@ def test_events_are_answered_from_where_they_happen(tmp_path: Path, capsys: pyte
             print(f"\nask {type_}: {n_videos} asked, {len(asked)} answered, {len(right)} right, {len(seen)} evidence")
         assert len(seen) >= 0.9 * len(asked), f"{type_}: the true span is not the best evidence"
         found[type_] = len(seen) >= 0.8 * n_videos
-    # With the archives' four types that is seven of the eight that pass the gate.
-    assert found == {"quarter": True, "change": True, "flash": True, "small": False}, "docs/log.md knows of small things"
+    # With the archives' four types that is seven of the eight that pass the gate; of small things see docs/log.md.
+    assert [type_ for type_, is_found in found.items() if is_found] == ["quarter", "change", "flash"]
 
 
 def shows(evidence: dict[str, Any], question: Question) -> bool:
