@@ -45,8 +45,8 @@ from pipeline.stages import DecodeStage, ProbeStage, StagingStage
 from pipeline.storage import is_s3
 
 POLL_S = 0.25
-"""Ray Data looks this often whether work is done; at its own 0.1 s that alone costs a tenth of what `builtin` does on two
-cores (benchmarks/pipeline.py). Two items wait at each worker, so that none is idle meanwhile."""
+"""Ray Data looks this often whether work is done; at its own 0.1 s that alone costs a tenth of what `builtin` does on
+two cores (benchmarks/pipeline.py). Items wait at each worker, so that none is idle meanwhile."""
 
 REACH_S = 20.0
 """A head node that does not take a connection for so long is taken for absent."""
