@@ -4,8 +4,9 @@
 
 The loop calls the same stages one after the other in this process: no Ray, no staging, no commit. What a warm Ray
 costs is the slope: CPU seconds of a run over the archive and six copies of it, minus those of a run over the archive
-alone, against six times the loop (the mean of two): starting varies by seconds, which six copies make small. What starting costs (Ray, worker processes, imports, loading the models) is reported
-beside it. `builtin` throughout; CPU seconds are those of all processes. Ends with one JSON line.
+alone, against six times the loop (the mean of two): starting varies by seconds, which six copies make small. What
+starting costs (Ray, worker processes, imports, loading the models) is reported beside it. `builtin` throughout; CPU
+seconds are those of all processes. Ends with one JSON line.
 """
 
 import argparse

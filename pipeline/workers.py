@@ -23,7 +23,6 @@ if os.environ["RAY_AUTH_MODE"] == "token" and not (
 import pyarrow as pa
 import ray
 from ray._private import ray_constants
-from ray.data._internal.execution import streaming_executor_state
 from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -43,10 +42,6 @@ from pipeline.items import (
 from pipeline.pools import ClusterOptions, Node, Pools, choose_pools
 from pipeline.stages import DecodeStage, ProbeStage, StagingStage
 from pipeline.storage import is_s3
-
-POLL_S = 0.25
-"""Ray Data looks this often whether work is done; at its own 0.1 s that alone costs a tenth of what `builtin` does on
-two cores (benchmarks/pipeline.py). Items wait at each worker, so that none is idle meanwhile."""
 
 REACH_S = 20.0
 """A head node that does not take a connection for so long is taken for absent."""
@@ -202,7 +197,6 @@ def _start_ray(cluster: ClusterOptions) -> None:
         raise JobError(f"Ray {what}: {type(error).__name__}: {error}") from error
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
-    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = POLL_S
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
