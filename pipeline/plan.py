@@ -115,6 +115,8 @@ def plan_run(
     `is_covered(root, uri)` says whether a video of the ledger would be listed now if it were still there: only then
     its absence means that the file is gone. Videos of `retry` are tried again as if for the first time.
     """
+    deleted = _absent(listing, ledger, is_covered)
+    ledger = ledger.drop_columns(["uri", "root"])  # most of its bytes, which nothing below asks for
     todo, refused, quarantine = list[Todo](), list[int](), list[int]()
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object for the stages of many videos
     standing = 0
@@ -147,7 +149,6 @@ def plan_run(
             standing += 1
         else:
             unchanged += 1
-    deleted = _absent(listing, ledger, is_covered)
     return Plan(tuple(todo), tuple(refused), tuple(quarantine), unchanged, standing, tuple(deleted), dict(conflicts))
 
 
