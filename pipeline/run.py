@@ -185,7 +185,9 @@ def staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> 
 
 def ledger_of(index: Index) -> pa.Table:
     """What a plan needs of `videos`, a batch at a time: the table as it is would be half of the driver's memory."""
-    return index.at_one_snapshot(lambda snapshot: known_videos(index.batches_at(snapshot, "videos", PLAN_COLUMNS)))
+    known = index.at_one_snapshot(lambda snapshot: known_videos(index.batches_at(snapshot, "videos", PLAN_COLUMNS)))
+    pa.default_memory_pool().release_unused()  # what reading took on the way
+    return known
 
 
 def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
