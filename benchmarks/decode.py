@@ -154,21 +154,21 @@ def main() -> None:
     print(json.dumps({k: v for k, v in report.items() if k != "files"}))
 
 
-def best_plain(row: dict[str, object]) -> float:
-    return min((float(row[name]) for name in PLAIN if name in row), default=float("inf"))  # type: ignore[arg-type]  # rows hold floats
+def best_plain(row: dict[str, Any]) -> float:
+    return min((float(row[name]) for name in PLAIN if name in row), default=float("inf"))
 
 
-def print_row(row: dict[str, object]) -> None:
-    ours, best = float(row.get("ours", float("nan"))), best_plain(row)  # type: ignore[arg-type]  # rows hold floats
+def print_row(row: dict[str, Any]) -> None:
+    ours, best = float(row.get("ours", float("nan"))), best_plain(row)
     cells = " ".join(f"{name} {row[name]:7.3f}" if name in row else f"{name}       -" for name in ("ours", *PLAIN))
     over = "" if ours <= 1.2 * best + 0.020 else "  OVER"
     print(f"{row['file']!s:36} {row['decoder']!s:6} {row['clips']!s:>3} clips  {cells}  ratio {ours / best:5.2f}{over}")
 
 
-def summary(rows: list[dict[str, object]]) -> dict[str, object]:
-    both = [(float(row["ours"]), best_plain(row)) for row in rows if "ours" in row]  # type: ignore[arg-type]  # rows hold floats
+def summary(rows: list[dict[str, Any]]) -> dict[str, object]:
+    both = [(float(row["ours"]), best_plain(row)) for row in rows if "ours" in row]
     ours, best = (sum(column) for column in zip(*both, strict=True))
-    clips = sum(int(row["clips"]) for row in rows)  # type: ignore[call-overload]  # rows hold floats
+    clips = sum(int(row["clips"]) for row in rows)
     return {
         "benchmark": "decode",
         "cpu_s_per_clip": ours / clips,
@@ -179,8 +179,8 @@ def summary(rows: list[dict[str, object]]) -> dict[str, object]:
     }
 
 
-def _over(row: dict[str, object]) -> bool:
-    return "ours" not in row or float(row["ours"]) > 1.2 * best_plain(row) + 0.020  # type: ignore[arg-type]  # rows hold floats
+def _over(row: dict[str, Any]) -> bool:
+    return "ours" not in row or float(row["ours"]) > 1.2 * best_plain(row) + 0.020
 
 
 if __name__ == "__main__":

@@ -105,9 +105,8 @@ class Clip:
 
     def changes(self) -> tuple[int, ...]:
         """Frames that show something else than the one before: cuts, and what appears, goes, moves or turns."""
-        shown = [
-            (scene.start, scene.looks(frame)) for frame in range(self.n_frames) for scene in [self.scene_at(frame)]
-        ]
+        scenes = [self.scene_at(frame) for frame in range(self.n_frames)]
+        shown = [(scene.start, scene.looks(frame)) for frame, scene in enumerate(scenes)]
         return tuple(frame for frame in range(1, self.n_frames) if shown[frame] != shown[frame - 1])
 
 

@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.planted.archive import Truth, read_truth, render_archive
+from pipeline.errors import UsageError
+from pipeline.planted.archive import TRUTH_FILE, Truth, read_truth, render_archive
 from pipeline.planted.grade import grade
 
 
@@ -111,3 +112,13 @@ def test_a_wrong_and_a_missing_answer_count_as_wrong(archive: tuple[Path, Truth]
 def test_a_length_no_clip_holds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="8 to 32"):
         render_archive(tmp_path, seed=1, seconds=40)
+
+
+def test_the_truth_of_another_version_is_refused(archive: tuple[Path, Truth], tmp_path: Path) -> None:
+    _, truth = archive
+    path = tmp_path / TRUTH_FILE
+    truth.save(path)
+    assert read_truth(path) == truth
+    path.write_text(path.read_text().replace('"changes_s"', '"changed_s"'))
+    with pytest.raises(UsageError, match="another version"):
+        read_truth(path)
