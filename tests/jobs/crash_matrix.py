@@ -200,7 +200,7 @@ def main(names: Sequence[str]) -> int:
             started = time.monotonic()
             try:
                 row = run_scenario(name, archive, undisturbed, place)
-            except (AssertionError, subprocess.TimeoutExpired, pytest.skip.Exception):  # said in its row; the others go on
+            except (AssertionError, subprocess.TimeoutExpired, pytest.skip.Exception):  # printed
                 failed += 1
                 row = ""
                 print(f"FAILED {name}: {traceback.format_exc()}", flush=True)
