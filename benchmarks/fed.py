@@ -17,14 +17,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import pipeline.describe_stage
+import pipeline.workers
 from benchmarks.machine import RESULTS, describe
 from pipeline.config import IndexConfig
-from pipeline.describe_stage import DescribeStage
 from pipeline.items import item_from_row
 from pipeline.pools import ClusterOptions
 from pipeline.prepare import prepare
 from pipeline.run import run_index
+from pipeline.stages import DescribeStage
 
 
 def sleeping(seconds: float) -> type[DescribeStage]:
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--seconds", type=float, default=1.0, help="the GPU's time for one clip (default: 1)")
     args = parser.parse_args()
-    pipeline.describe_stage.DescribeStage = sleeping(args.seconds)  # type: ignore[misc]  # a class in place of a class
+    pipeline.workers.DescribeStage = sleeping(args.seconds)  # type: ignore[attr-defined]  # a class in place of a class
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(shutil.copytree(args.archive, f"{folder}/copy-{i}")) for i in range(2)]
         once, thrice = night([args.archive], args.seconds), night([args.archive, *copies], args.seconds)

@@ -250,7 +250,7 @@ def _existing(index: Index, recipe: Recipe, abstain_below: float) -> dict[tuple[
 
 
 def _embed(writer: Writer) -> Questions:
-    from pipeline.describe_stage import embed_questions  # torch: a run with nothing to ask never imports it
+    from pipeline.describe_item import embed_questions  # torch: a run with nothing to ask never imports it
 
     return embed_questions(writer.setup())
 

@@ -280,14 +280,17 @@ def _group_rows(index: Index, plan: Plan, number: int) -> Rows:
     schemas = Snapshot(encoder=plan.encoder)
     rows: Rows = {}
     for table in COMMITTED_TABLES:
-        parts = [_as_now(item.pop(table), schema_of(schemas, table)) for item in items if table in item]
+        schema = schema_of(schemas, table)
+        parts = [_as_now(item.pop(table), schema) for item in items if table in item]
         if parts and sum(map(len, parts)):
-            rows[table] = pa.concat_tables(parts)
+            rows[table] = pa.concat_tables(parts).cast(schema)  # without the field ids that Parquet adds
     return rows
 
 
 def _as_now(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows in today's schema: what an earlier version staged has null in columns added since."""
+    if rows.schema.equals(schema):
+        return rows
     columns = [rows[f.name] if f.name in rows.column_names else pa.nulls(len(rows), f.type) for f in schema]
     return pa.table(columns, names=schema.names).cast(schema)
 

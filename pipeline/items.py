@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config import CLIPS_PER_ITEM
 from pipeline.errors import VIDEO_ERRORS, VideoError
 from pipeline.schemas import EVIDENCE, FINGERPRINTS
 from pipeline.types import ClipFrames, ClipPlan, Decoded, Frames, Probe, digest
@@ -370,6 +371,27 @@ def _clip_from_struct(clip: pa.StructScalar) -> ClipFrames:
 def _pixels(clip: pa.StructScalar, prefix: str, n: int) -> Frames:
     flat = np.frombuffer(clip[f"{prefix}frames"].as_buffer(), dtype=np.uint8)  # no copy
     return flat.reshape(n, clip[f"{prefix}height"].as_py(), clip[f"{prefix}width"].as_py(), 3)
+
+
+BLOCKS_A_WORKER = 8
+
+
+def in_blocks(rows: Sequence[tuple[pa.Table, int]], n_workers: int) -> list[pa.Table]:
+    """Consecutive rows in blocks: a block is what one Ray task works through, and what is done again if it dies.
+
+    Each row comes with how many clips it is. A task costs Ray as much as a short clip costs us, so that short videos
+    share one; a block is no more work than the longest item, and each worker gets several, so that none waits for long.
+    """
+    most = min(CLIPS_PER_ITEM, sum(n_clips for _, n_clips in rows) // (n_workers * BLOCKS_A_WORKER))
+    blocks: list[list[pa.Table]] = []
+    room = 0
+    for row, n_clips in rows:
+        if n_clips > room:
+            blocks.append([])
+            room = most
+        blocks[-1].append(row)
+        room -= n_clips
+    return [pa.concat_tables(block) for block in blocks]
 
 
 def cut_into_items(

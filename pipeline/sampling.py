@@ -10,10 +10,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pipeline.config import FRAMES_PER_CLIP
 from pipeline.errors import UsageError
 from pipeline.types import ClipPlan, Probe
-
-FRAMES_PER_CLIP = 32
 
 
 @dataclass(frozen=True)

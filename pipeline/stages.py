@@ -1,6 +1,7 @@
-"""Stages as callables from one Arrow row to one Arrow row: probe, decode, stage. Describing is in describe_stage.py.
+"""Stages as callables from one Arrow row to one Arrow row: probe, decode, describe, stage.
 
-They know no Ray (workers.py strings them together) and no torch (a decode worker starts in a fraction of a second).
+They know no Ray (workers.py strings them together), and no torch before a describe worker loads its models: driver and
+decode workers start without those seconds.
 A bad video is data: a VideoError becomes the row's `failure`, in one place a stage, and nothing else is caught.
 """
 
@@ -13,22 +14,27 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from pipeline.commits import storage_trouble
-from pipeline.config import FRAMES_PER_CLIP
+from pipeline.config import FRAMES_PER_CLIP, DescribeSetup
 from pipeline.decode import Decoder, Fill
 from pipeline.errors import ChangedWhileRead, ReadFailed, VideoError, WorkerLost
 from pipeline.index import Index
 from pipeline.items import (
     Failure,
+    Item,
     Probed,
+    Receipt,
     Source,
+    decoded_from_row,
     decoded_to_row,
     item_from_row,
     probed_to_row,
+    receipt_record,
     source_from_row,
+    staged_to_row,
 )
 from pipeline.remote import RemoteCopy
 from pipeline.sampling import parse_sampling, plan_clips
-from pipeline.staging import stage
+from pipeline.staging import Rows, encode_item, stage
 from pipeline.storage import open_storage
 from pipeline.types import Bounds, Decoded, ResizeRecipe
 
@@ -36,7 +42,7 @@ MAX_DEATHS = 2
 """A process that died this often on an item is not given it whole again."""
 
 Begin = Callable[[str], int]
-"""Counts, outside the process, how often work of this name was begun; returns the count, this time included."""
+"""Says, outside the process, what it begins; returns which attempt at that this is (attempts.py)."""
 
 
 class ProbeStage:
@@ -105,6 +111,46 @@ def readable(source: Source) -> AbstractContextManager[LocalFile | RemoteCopy]:
     return nullcontext(LocalFile(path))
 
 
+class DescribeStage:
+    """Decoded item -> staged rows, in Parquet, and its receipt. Holds the models."""
+
+    def __init__(self, setup: DescribeSetup, begin: Begin) -> None:
+        from pipeline.describe_item import ItemDescriber  # torch
+
+        self._describer, self._begin = ItemDescriber(setup), begin
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        item, decoded = item_from_row(row), decoded_from_row(row)
+        seconds, bytes_read = {"decode": float(row["decode_seconds"][0].as_py())}, row["bytes_read"][0].as_py()
+        if isinstance(decoded, Failure):
+            return staged_to_row(_receipt(item, None, 0, decoded, seconds, bytes_read), None)
+        rows: Rows = {}
+        n_clips, failure = 0, None
+        try:
+            if self._begin(f"describe-{item.key}") <= MAX_DEATHS:
+                rows, n_clips = self._describer.rows(item, decoded, seconds), len(decoded.clips) - item.has_context
+            else:
+                rows, n_clips = self._clip_by_clip(item, decoded, seconds)
+                failure = Failure.of("describe", WorkerLost(f"the process died {MAX_DEATHS} times on this item"))
+        except VideoError as error:
+            failure = Failure.of("describe", error)
+        receipt = _receipt(item, decoded, n_clips, failure, seconds, bytes_read)
+        staged = encode_item(rows, receipt_record(receipt)) if receipt.is_staged else None
+        return staged_to_row(receipt, staged)
+
+    def _clip_by_clip(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> tuple[Rows, int]:
+        """Rows of the clips that do not kill this process, one at a time; a clip that did so before is left out."""
+        parts: list[Rows] = []
+        for place in range(int(item.has_context), len(decoded.clips)):
+            if item.kind == "answer" or self._begin(f"describe-{item.key}-{place}") > 1:
+                continue
+            before = decoded.clips[max(0, place - 1) : place] if item.kind == "index" else ()
+            alone = replace(item, n_items=2, has_context=bool(before), stored=item.stored[place : place + 1])
+            parts.append(self._describer.rows(alone, replace(decoded, clips=(*before, decoded.clips[place])), seconds))
+        tables = {name for part in parts for name in part}
+        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in tables}, len(parts)
+
+
 class StagingStage:
     """Staged rows -> one file in the index's staging folder; only the receipt goes on."""
 
@@ -116,3 +162,25 @@ class StagingStage:
             with storage_trouble(self._index):
                 stage(self._index.storage, row["item_key"][0].as_py(), row["staged"][0].as_buffer().to_pybytes())
         return row.drop_columns(["staged"])
+
+
+def _receipt(
+    item: Item,
+    decoded: Decoded | None,
+    n_clips: int,
+    failure: Failure | None,
+    seconds: dict[str, float],
+    bytes_read: int | None,
+) -> Receipt:
+    return Receipt(
+        item_key=item.key,
+        video_id=item.source.video_id,
+        kind=item.kind,
+        first_clip=item.clips[1 if item.has_context else 0].clip_index,
+        n_clips=n_clips,
+        decoder=None if decoded is None else decoded.decoder,
+        coverage=None if decoded is None else decoded.coverage,
+        failure=failure,
+        seconds=seconds,
+        bytes_read=bytes_read,
+    )

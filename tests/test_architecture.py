@@ -1,6 +1,8 @@
 """The rooms and the doors: packages import one way, and each heavy dependency enters through one file."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,9 @@ def test_no_import_cycles_between_files() -> None:
 
     for module in graph:
         visit(module, ())
+
+
+def test_a_driver_starts_without_the_seconds_that_torch_takes() -> None:
+    code = "import sys, jobs.index, pipeline.run, pipeline.workers; print({'torch', 'transformers'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -17,7 +17,7 @@ import pytest
 
 from tests.archive import render_video
 from tests.jobs.conftest import ROOT, Ended, index_job, job
-from tests.jobs.dying_job import DRIVER_FAULTS
+from tests.jobs.dying_job import CLIP_KILLS, DRIVER_FAULTS
 from tests.jobs.page_table import PageTable
 from tests.jobs.tables import assert_same_index, rows
 
@@ -35,7 +35,7 @@ WORKER_FAULTS = {
     "decode worker twice": "a `WorkerLost` row, tried again by the next run",
     "describe actor": "the item is described by another actor, in the same run",
     "describe actor, twice": "its clips are tried one by one; the video is `partial` until the next run",
-    "describe actor, 3 times": "the clip that killed is left out; the video is `partial` until the next run",
+    CLIP_KILLS: "the clip that killed is left out; the video is `partial` until the next run",
 }
 """Fault -> what the run makes of it."""
 
@@ -88,7 +88,7 @@ def _earlier(archive: Path, index: Path, folder: Path) -> None:
 
 
 def _struck(fault: str, archive: Path, index: Path, mark: Path) -> str:
-    command = [sys.executable, "-m", "tests.jobs.dying_job", fault, str(mark), *_args(archive, index)]
+    command = [sys.executable, "-m", "tests.jobs.dying_job", fault, str(mark), *job_args(archive, index)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S)
     assert [p for p in mark.rglob("*") if p.is_file() and p.name != "item"], (
         f"{fault}: the fault never struck\n{done.stderr}"
@@ -102,6 +102,11 @@ def _struck(fault: str, archive: Path, index: Path, mark: Path) -> str:
         assert not errors
     else:
         assert {e["error_class"] for e in errors} == {"WorkerLost"}, done.stderr
+        left_out = {"decode worker twice": None, "describe actor, twice": [], CLIP_KILLS: [1]}[fault]
+        if left_out is not None:  # of the video of two clips
+            kept = {("a", 0), ("b", 0), ("b", 1)} - {("b", clip) for clip in left_out}
+            clips = rows(index, "clips").select(["uri", "clip_index"]).to_pylist()
+            assert {(Path(c["uri"]).stem, c["clip_index"]) for c in clips} == kept, done.stderr
     return WORKER_FAULTS.get(fault, "each is replaced, in the same run")
 
 
@@ -150,7 +155,7 @@ def _disk_full(archive: Path, undisturbed: Path, folder: Path) -> str:
         {run} > /dev/null 2> "{folder}/err"; echo $? > "{folder}/code"
         mount -o remount,size=200m "{index}" && {run} && cp -r "{index}" "{kept}"
     """
-    command = ["unshare", "-Urm", "sh", "-c", script, "sh", *_args(archive, index)]
+    command = ["unshare", "-Urm", "sh", "-c", script, "sh", *job_args(archive, index)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * WAIT_S)
     assert done.returncode == 0, done.stderr
     _assert_one_line(int((folder / "code").read_text()), (folder / "err").read_text())
@@ -168,11 +173,11 @@ def _assert_one_line(code: int, err: str) -> None:
 
 def start(archive: Path, index: Path, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
     """The job in the background."""
-    command = [*prefix, sys.executable, "-m", "jobs.index", *_args(archive, index)]
+    command = [*prefix, sys.executable, "-m", "jobs.index", *job_args(archive, index)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def _args(archive: Path, index: Path) -> list[str]:
+def job_args(archive: Path, index: Path) -> list[str]:
     return [str(archive), "--output", str(index), "--model", "builtin", "--num-cpus", "2", *FLAGS]
 
 

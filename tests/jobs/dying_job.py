@@ -16,13 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 import pipeline.compaction
-import pipeline.describe_stage
 import pipeline.index
 import pipeline.run
 import pipeline.workers
 from jobs.index import main
 from pipeline.decode import Decoder
-from pipeline.stages import Begin, DecodeStage, ProbeStage
+from pipeline.stages import Begin, DecodeStage, DescribeStage, ProbeStage
 from tests.pipeline.tapped import tapped
 
 
@@ -31,7 +30,8 @@ def faulty(fault: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "tests.pipeline.faulty_child", fault)
 
 
-DecodeBase, DescribeBase = DecodeStage, pipeline.describe_stage.DescribeStage
+CLIP_KILLS = "describe actor, twice, then at a clip"
+DecodeBase, DescribeBase = DecodeStage, DescribeStage
 
 
 def strikes(mark: str, times: int) -> bool:
@@ -45,16 +45,17 @@ def strikes(mark: str, times: int) -> bool:
     return False
 
 
-def kill_self_after(begin: Begin, mark: str, times: int) -> Begin:
-    """Counts the work as begun, then kills this process: always at the same item, or at its clips."""
+def kill_self_after(begin: Begin, mark: str, times: int, then_at: str | None = None) -> Begin:
+    """Counts the work as begun, then kills this process: always at the same item, and then at its clip `then_at`."""
 
     def begun(name: str) -> int:
-        count, first = begin(name), Path(mark, "item")
+        attempt, first = begin(name), Path(mark, "item")
         with contextlib.suppress(FileExistsError), first.open("x") as file:
             file.write(name)
-        if name.startswith(first.read_text()) and strikes(mark, times):
+        item = first.read_text()
+        if (name == item and strikes(mark, times)) or (name == f"{item}-{then_at}" and strikes(f"{mark}/clip", 1)):
             os.kill(os.getpid(), signal.SIGKILL)
-        return count
+        return attempt
 
     return begun
 
@@ -72,8 +73,14 @@ def in_workers(fault: str, mark: str) -> None:
 
     class KilledDescribe(DescribeBase):
         def __init__(self, setup: Any, begin: Begin) -> None:
-            times = {"describe actor": 1, "each worker": 1, "describe actor, twice": 2, "describe actor, 3 times": 3}
-            super().__init__(setup, kill_self_after(begin, f"{mark}/describe", times.get(fault, 0)))
+            times = {"describe actor": 1, "each worker": 1, "describe actor, twice": 2, CLIP_KILLS: 2}
+            super().__init__(setup, begin)
+            clip = "1" if fault == CLIP_KILLS else None
+            self._unhurt, self._hurt = begin, kill_self_after(begin, f"{mark}/describe", times.get(fault, 0), clip)
+
+        def __call__(self, row: pa.Table) -> pa.Table:
+            self._begin = self._hurt if len(row["clips"][0]) == 2 or fault == "each worker" else self._unhurt
+            return super().__call__(row)
 
     class HangingProbe(ProbeStage):
         def __init__(self, sampling: str, bounds: Any) -> None:
@@ -83,7 +90,7 @@ def in_workers(fault: str, mark: str) -> None:
     if fault == "decode child hangs":
         pipeline.workers.ProbeStage = HangingProbe  # type: ignore[misc]  # a faulty double in its place
     pipeline.workers.DecodeStage = KilledDecode  # type: ignore[misc]  # a faulty double in its place
-    pipeline.describe_stage.DescribeStage = KilledDescribe  # type: ignore[misc]  # a faulty double in its place
+    pipeline.workers.DescribeStage = KilledDescribe  # type: ignore[misc]  # a faulty double in its place
 
 
 def in_driver(nth: int, operation: str, mark: str) -> None:
@@ -113,7 +120,7 @@ DRIVER_FAULTS = {
 
 if __name__ == "__main__":
     fault, mark, *argv = sys.argv[1:]
-    for name in ("", "decode", "child", "describe"):
+    for name in ("", "decode", "child", "describe", "describe/clip"):
         Path(mark, name).mkdir(exist_ok=True)
     if fault in DRIVER_FAULTS:
         in_driver(*DRIVER_FAULTS[fault], mark)

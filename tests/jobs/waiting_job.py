@@ -16,12 +16,11 @@ import pyarrow as pa
 import ray
 
 import jobs.index
-import pipeline.describe_stage
 import pipeline.workers
-from pipeline.stages import DecodeStage, StagingStage
+from pipeline.stages import DecodeStage, DescribeStage, StagingStage
 
 WAIT_S = 600.0
-DecodeBase, DescribeBase, StagingBase = DecodeStage, pipeline.describe_stage.DescribeStage, StagingStage
+DecodeBase, DescribeBase, StagingBase = DecodeStage, DescribeStage, StagingStage
 
 
 def stand_still(mark: str, driver_node: str | None = None) -> None:
@@ -62,7 +61,7 @@ def in_workers(where: str, mark: str) -> None:
             return super().run_items(items)
 
     pipeline.workers.DecodeStage = WaitingDecode  # type: ignore[misc]  # a waiting double in its place
-    pipeline.describe_stage.DescribeStage = WaitingDescribe  # type: ignore[misc]  # a waiting double in its place
+    pipeline.workers.DescribeStage = WaitingDescribe  # type: ignore[misc]  # a waiting double in its place
     pipeline.workers.StagingStage = WaitingStaging  # type: ignore[misc]  # a waiting double in its place
     pipeline.workers.Workers = WorkersWithNode  # type: ignore[misc]  # a waiting double in its place
 

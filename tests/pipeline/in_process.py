@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any
 
 import adatp
-import pipeline.describe_stage
+import pipeline.describe_item
 import pipeline.workers
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.decode import Decoder
-from pipeline.describe_stage import DescribeStage, embed_questions
+from pipeline.describe_item import embed_questions
 from pipeline.evidence import Questions
 from pipeline.items import (
     Item,
@@ -28,7 +28,7 @@ from pipeline.items import (
     source_to_row,
 )
 from pipeline.pools import ClusterOptions, Pools
-from pipeline.stages import DecodeStage, ProbeStage, StagingStage
+from pipeline.stages import DecodeStage, DescribeStage, ProbeStage, StagingStage
 
 
 @dataclass
@@ -94,7 +94,7 @@ def in_process() -> Iterator[Counts]:
             counts.did["workers"] += 1
             super().__init__(*args)
 
-    class CountedEncoder(pipeline.describe_stage.Encoder):
+    class CountedEncoder(pipeline.describe_item.Encoder):
         def __init__(self, *args: Any) -> None:
             counts.did["models"] += 1
             super().__init__(*args)
@@ -116,7 +116,7 @@ def in_process() -> Iterator[Counts]:
     real_load, real_probe, real_decode = adatp.load, Decoder.probe, Decoder.decode
     places: list[tuple[Any, str, Any]] = [
         (pipeline.workers, "Workers", Counted),
-        (pipeline.describe_stage, "Encoder", CountedEncoder),
+        (pipeline.describe_item, "Encoder", CountedEncoder),
         (adatp, "load", load),
         (Decoder, "probe", probe),
         (Decoder, "decode", decode),

@@ -1,6 +1,8 @@
 """Describing one item without Ray: rows from the builtin models, and what a killing clip costs."""
 
+import contextlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ import torch
 
 import adatp
 from pipeline.again import again_items, answer_items
+from pipeline.attempts import Attempts
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe, answer_stage
-from pipeline.describe_stage import DescribeStage, embed_questions
-from pipeline.items import Item, Source, decoded_to_row, item_to_row, receipt_from_record
+from pipeline.describe_item import ItemDescriber, embed_questions
+from pipeline.items import Item, Receipt, Source, decoded_to_row, item_to_row, receipt_from_record
 from pipeline.models import resolve_model, resolve_thresholds
-from pipeline.staging import decode_item
+from pipeline.stages import DescribeStage
+from pipeline.staging import Rows, decode_item
 from pipeline.types import ClipFrames, ClipPlan, Decoded
 
 QUESTION = "Which shape appears?"
@@ -102,6 +106,35 @@ def test_an_item_that_killed_twice_is_tried_clip_by_clip(killer: int | None) -> 
     assert tables["captions"].select(same).to_pylist() == expected, "alone or together, a clip's caption is the same"
 
 
+class Killed(BaseException):
+    """The end of a process, as far as a stage can tell."""
+
+
+def test_a_clip_that_kills_costs_that_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two items share a block. The first one's second clip kills whoever describes it, alone or with its neighbours."""
+    made = setup()
+    mates = [replace(an_item(made.recipe, 3), index=i, n_items=2) for i in range(2)]
+    describe = ItemDescriber.rows
+
+    def killing(describer: ItemDescriber, item: Item, frames: Decoded, seconds: dict[str, float]) -> Rows:
+        if item.index == 0 and any(clip.clip_index == 1 for clip in frames.clips[int(item.has_context) :]):
+            raise Killed
+        return describe(describer, item, frames, seconds)
+
+    monkeypatch.setattr(ItemDescriber, "rows", killing)
+    attempts, ended = Attempts(), list[Receipt]()
+    for process in range(9):
+        stage = DescribeStage(made, partial(attempts.begin, process=f"p{process}"))
+        ended.clear()
+        with contextlib.suppress(Killed):
+            for item in mates:
+                row = stage(decoded_to_row(item_to_row(item), decoded(item), 0.5))
+                ended.append(receipt_from_record(row.to_pylist()[0]))
+            break
+    assert process == 3, "two deaths with the whole item, one with its second clip, and then it is left out"
+    assert [(r.failure and r.failure.error_class, r.n_clips) for r in ended] == [("WorkerLost", 2), (None, 3)]
+
+
 def test_items_of_a_long_video_leave_its_questions_for_later() -> None:
     made = setup()
     item = an_item(made.recipe, 1, n_items=2)
@@ -153,7 +186,8 @@ def test_vision_is_encoded_once_however_many_questions(n_questions: int, monkeyp
     assert encoded == [12]
 
 
-def test_without_prompts_no_video_llm_is_loaded() -> None:
+def test_without_prompts_no_video_llm_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(adatp, "load")
     made = setup(caption_prompt=None)
     assert made.recipe.texts  # the question
     silent = Recipe(("sample", "embed"), made.recipe.fingerprints, {})
@@ -161,4 +195,3 @@ def test_without_prompts_no_video_llm_is_loaded() -> None:
     item = an_item(silent, 1)
     row = stage(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
     assert set(decode_item(row["staged"])) == {"clips", "segments", "frames"}
-    assert stage._describer is None

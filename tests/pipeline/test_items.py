@@ -1,9 +1,14 @@
 """What crosses a Ray boundary comes back as it went in, in exactly the declared columns."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pipeline.config import CLIPS_PER_ITEM
 from pipeline.items import (
+    BLOCKS_A_WORKER,
     DECODED_SCHEMA,
     ITEM_SCHEMA,
     RECEIPT_SCHEMA,
@@ -18,6 +23,7 @@ from pipeline.items import (
     cut_into_items,
     decoded_from_row,
     decoded_to_row,
+    in_blocks,
     item_from_row,
     item_to_row,
     probed_from_record,
@@ -131,3 +137,15 @@ def test_items_cover_a_video_once_and_carry_the_frame_before() -> None:
     assert tuple(clips) == CLIPS
     assert [i.clips[0].targets_s for i in items[1:]] == [(CLIPS[4].before_s,), (CLIPS[8].before_s,)]
     assert {i.n_items for i in items} == {3}
+
+
+@given(st.lists(st.integers(1, 9), max_size=200), st.integers(1, 5))
+def test_blocks_hold_every_row_in_order_and_no_more_than_the_longest_item(n_clips: list[int], n_workers: int) -> None:
+    rows = [pa.table({"row": [i]}) for i in range(len(n_clips))]
+    blocks = [block["row"].to_pylist() for block in in_blocks(list(zip(rows, n_clips, strict=True)), n_workers)]
+    assert [row for block in blocks for row in block] == list(range(len(n_clips)))
+    most = min(CLIPS_PER_ITEM, sum(n_clips) // (BLOCKS_A_WORKER * n_workers))
+    for block in blocks:
+        assert len(block) == 1 or sum(n_clips[row] for row in block) <= most
+    if len(n_clips) >= BLOCKS_A_WORKER * n_workers:
+        assert len(blocks) >= BLOCKS_A_WORKER * n_workers // 2, "every worker has several"

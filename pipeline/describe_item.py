@@ -1,11 +1,11 @@
-"""Decoded item -> staged rows: embed, describe, and lay the rows out. One callable from one Arrow row to one Arrow row.
+"""Decoded item -> rows of the tables: embed, describe, and lay the rows out.
 
 Legend: n frames of a clip, S segments, D embedding width, q questions.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,22 +18,12 @@ from pipeline.config import DescribeSetup
 from pipeline.describe import Describer, Prompting, show_whole_video
 from pipeline.embed import EmbeddedClip, embed_clips
 from pipeline.encoder import Encoder
-from pipeline.errors import ChangedWhileRead, OutOfMemory, VideoError, WorkerLost
+from pipeline.errors import ChangedWhileRead, OutOfMemory
 from pipeline.evidence import FloatArray, Questions, choose_shown, segment_relevance
-from pipeline.items import (
-    Failure,
-    Item,
-    Receipt,
-    Shown,
-    decoded_from_row,
-    item_from_row,
-    receipt_record,
-    staged_to_row,
-)
+from pipeline.items import Item, Shown
 from pipeline.models import resolve_model
 from pipeline.rows import Provenance, Record, answer_record, build_table, caption_record, clip_tables
-from pipeline.stages import MAX_DEATHS, Begin
-from pipeline.staging import Rows, encode_item
+from pipeline.staging import Rows
 from pipeline.types import ClipFrames, Decoded, clip_id_of, segment_id_of
 
 
@@ -46,11 +36,11 @@ class Ask:
     record: Callable[[adatp.Result], Record]
 
 
-class DescribeStage:
-    """Decoded item -> staged rows. Holds the encoder and, when anything is asked of it, the Video LLM."""
+class ItemDescriber:
+    """Makes an item's rows. Holds the encoder and, when anything is asked of it, the Video LLM."""
 
-    def __init__(self, setup: DescribeSetup, begin: Begin) -> None:
-        self._setup, self._begin = setup, begin
+    def __init__(self, setup: DescribeSetup) -> None:
+        self._setup = setup
         device = ("cuda" if torch.cuda.is_available() else "cpu") if setup.device == "auto" else setup.device
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         encoder = resolve_model(setup.encoder.name, "encoder")
@@ -79,41 +69,14 @@ class DescribeStage:
             questions.cut,
         )
 
-    def __call__(self, row: pa.Table) -> pa.Table:
-        item, decoded = item_from_row(row), decoded_from_row(row)
-        seconds, bytes_read = {"decode": float(row["decode_seconds"][0].as_py())}, row["bytes_read"][0].as_py()
-        if isinstance(decoded, Failure):
-            return staged_to_row(_receipt(item, None, 0, decoded, seconds, bytes_read), None)
-        rows: Rows = {}
-        n_clips, failure = 0, None
+    def rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
+        """Tables of one item; what each stage took is added to `seconds`. Raises VideoError; OutOfMemory is one."""
         try:
-            if self._begin(f"describe-{item.key}") <= MAX_DEATHS:
-                rows, n_clips = self._rows(item, decoded, seconds), len(decoded.clips) - item.has_context
-            else:
-                rows, n_clips = self._clip_by_clip(item, decoded, seconds)
-                failure = Failure.of("describe", WorkerLost(f"the process died {MAX_DEATHS} times on this item"))
-        except VideoError as error:
-            failure = Failure.of("describe", error)
+            return self._rows(item, decoded, seconds)
         except torch.OutOfMemoryError as error:
-            failure = Failure.of("describe", OutOfMemory(str(error).splitlines()[0]))
-        receipt = _receipt(item, decoded, n_clips, failure, seconds, bytes_read)
-        staged = encode_item(rows, receipt_record(receipt)) if receipt.is_staged else None
-        return staged_to_row(receipt, staged)
-
-    def _clip_by_clip(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> tuple[Rows, int]:
-        """Rows of the clips that do not kill this process, one at a time; a clip that did so before is left out."""
-        parts: list[Rows] = []
-        for place in range(int(item.has_context), len(decoded.clips)):
-            if item.kind == "answer" or self._begin(f"describe-{item.key}-{place}") > 1:
-                continue
-            before = decoded.clips[max(0, place - 1) : place] if item.kind == "index" else ()
-            alone = replace(item, n_items=2, has_context=bool(before), stored=item.stored[place : place + 1])
-            parts.append(self._rows(alone, replace(decoded, clips=(*before, decoded.clips[place])), seconds))
-        tables = {name for part in parts for name in part}
-        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in tables}, len(parts)
+            raise OutOfMemory(str(error).splitlines()[0]) from error
 
     def _rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
-        """Tables of one item; what each stage took is added to `seconds`."""
         started, clips, rows = time.perf_counter(), list(decoded.clips), dict[str, pa.Table]()
         if item.kind == "index":
             embedded = embed_clips(
@@ -216,28 +179,6 @@ class DescribeStage:
         if self._describer is None:
             raise RuntimeError("nothing can be asked: the run has no prompts, so no Video LLM was loaded")
         return self._describer.request(key, visual, lengths, relevance, stage)
-
-
-def _receipt(
-    item: Item,
-    decoded: Decoded | None,
-    n_clips: int,
-    failure: Failure | None,
-    seconds: dict[str, float],
-    bytes_read: int | None,
-) -> Receipt:
-    return Receipt(
-        item_key=item.key,
-        video_id=item.source.video_id,
-        kind=item.kind,
-        first_clip=item.clips[1 if item.has_context else 0].clip_index,
-        n_clips=n_clips,
-        decoder=None if decoded is None else decoded.decoder,
-        coverage=None if decoded is None else decoded.coverage,
-        failure=failure,
-        seconds=seconds,
-        bytes_read=bytes_read,
-    )
 
 
 def embed_questions(setup: DescribeSetup) -> Questions:
