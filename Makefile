@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SWIFT := .swift
 SEED ?= 7
 
 .PHONY: install demo test check bench mutants nightly clean
@@ -32,8 +33,14 @@ bench: install
 mutants: install
 	$(BIN)/python -m tests.adatp.mutants.run
 
-nightly: install
-	$(BIN)/python -m pytest -m nightly
+# Swift is an S3 server that checks signatures; it is no dependency, so it gets an environment of its own.
+nightly: install $(SWIFT)/installed
+	SWIFT_BIN=$(abspath $(SWIFT)/bin) $(BIN)/python -m pytest -m nightly
+
+$(SWIFT)/installed:
+	$(PYTHON) -m venv $(SWIFT)
+	$(SWIFT)/bin/python -m pip install --quiet --disable-pip-version-check swift==2.38.3
+	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build
+	rm -rf $(VENV) $(SWIFT) demo build

@@ -1,7 +1,7 @@
 """OpenStack Swift with its s3api on loopback: an S3 server by other hands, which checks signatures.
 
-Swift is no dependency of this project. `python -m venv swift && swift/bin/pip install swift==2.38.3`, then name that
-folder's bin in SWIFT_BIN. Four processes, one copy of everything, an own user (tempauth); file attributes are needed.
+Swift is no dependency of this project: `make nightly` installs it in an environment of its own, whose bin SWIFT_BIN
+names. Four processes, one copy of everything, an own user (tempauth); file attributes are needed.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from tests.swift import BUCKET, SECRET, swift_bin, swift_server
 pytestmark = [
     pytest.mark.nightly,
     pytest.mark.skipif(
-        swift_bin() is None, reason="SIGNATURES ARE NOT CHECKED: SWIFT_BIN names no Swift (tests/swift.py)"
+        swift_bin() is None, reason="SIGNATURES ARE NOT CHECKED: SWIFT_BIN names no Swift; make nightly installs one"
     ),
 ]
 ROOT = Path(__file__).resolve().parents[2]
