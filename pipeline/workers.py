@@ -199,6 +199,7 @@ def _start_ray(cluster: ClusterOptions) -> None:
         raise JobError(f"Ray {what}: {type(error).__name__}: {error}") from error
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
+    _send_rows_packed.cache_clear()  # what an earlier Ray of this process was told ended with it
     _send_rows_packed()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
