@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,9 +29,7 @@ from benchmarks.machine import describe
 from benchmarks.process_tree import ProcessTree
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe
 from pipeline.items import Source, cut_into_items, item_to_row, probed_from_record, source_to_row
-from pipeline.pools import ClusterOptions
 from pipeline.prepare import Prepared, prepare
-from pipeline.run import run_index
 from pipeline.stages import DecodeStage, DescribeStage, ProbeStage
 
 COPIES = 6
@@ -65,10 +64,11 @@ def plain_loop(prepared: Prepared) -> None:
 
 
 def job(archives: Sequence[Path], output: Path) -> ProcessTree:
-    """One run into a fresh index, measured over all its processes."""
+    """One run of the command into a fresh index, measured over all its processes."""
+    flags = ["--model", "builtin", "--question", QUESTION, "--max-new-tokens", str(MAX_NEW_TOKENS), "--num-cpus", "2"]
+    command = [sys.executable, "-m", "jobs.index", *map(str, archives), "--output", str(output), *flags]
     with ProcessTree() as tree:
-        prepared = prepare(_config(archives, output))
-        run_index(prepared, ClusterOptions(num_cpus=2), "benchmark", lambda line, /, **facts: None)
+        subprocess.run(command, check=True, capture_output=True)
     return tree
 
 

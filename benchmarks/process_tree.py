@@ -70,7 +70,7 @@ class ProcessTree:
                 # what ran before the block does not count; what starts inside it counts from its birth
                 self._first.setdefault(key, cpu_s if starting else 0.0)
                 self._last[key] = cpu_s
-                self._names[key] = "driver" if process.pid == me.pid else process.name()
+                self._names[key] = "this process" if process.pid == me.pid else _name(process)
                 if not with_memory:
                     continue
                 mb = process.memory_full_info().pss / 1e6
@@ -78,3 +78,10 @@ class ProcessTree:
                 if process.pid != os.getpid():
                     self.peak_worker_mb = max(self.peak_worker_mb, mb)
         self.peak_mb = max(self.peak_mb, total_mb)
+
+
+def _name(process: psutil.Process) -> str:
+    """A Python process goes by the module it runs, any other by its own name."""
+    words: list[str] = process.cmdline()
+    name: str = process.name()
+    return words[words.index("-m") + 1] if "-m" in words else name
