@@ -39,7 +39,7 @@ class ProcessTree:
         """CPU seconds by what the processes were last called; the sampler's stand with this process."""
         found: Counter[str] = Counter()
         for key, last in self._last.items():
-            found[self._names[key]] += last - self._first[key]  # type: ignore[assignment]  # Counter's value type is int
+            found[self._names.get(key, "ended at once")] += last - self._first[key]  # type: ignore[assignment]  # Counter's value type is int
         return dict(found)
 
     def __enter__(self) -> Self:
@@ -70,7 +70,8 @@ class ProcessTree:
                 # what ran before the block does not count; what starts inside it counts from its birth
                 self._first.setdefault(key, cpu_s if starting else 0.0)
                 self._last[key] = cpu_s
-                self._names[key] = "this process" if process.pid == me.pid else _name(process)
+                if (name := _name(process)) is not None:
+                    self._names[key] = "this process" if process.pid == me.pid else name
                 if not with_memory:
                     continue
                 mb = process.memory_full_info().pss / 1e6
@@ -80,8 +81,10 @@ class ProcessTree:
         self.peak_mb = max(self.peak_mb, total_mb)
 
 
-def _name(process: psutil.Process) -> str:
-    """A Python process goes by the module it runs, any other by its own name."""
+def _name(process: psutil.Process) -> str | None:
+    """A Python process goes by the module it runs, any other by its own name; what has ended has none."""
     words: list[str] = process.cmdline()
+    if not words:
+        return None
     name: str = process.name()
     return words[words.index("-m") + 1] if "-m" in words else name

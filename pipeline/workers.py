@@ -16,6 +16,9 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's own inner workings
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Nothing finished for so long ends the run: a worker hangs, or nodes never come. Ray's half an hour is short for eight
+# clips of a large model on a CPU.
+os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "3600")
 if os.environ["RAY_AUTH_MODE"] == "token" and not (
     "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or "RAY_ADDRESS" in os.environ
 ):
@@ -25,6 +28,7 @@ import pyarrow as pa
 import ray
 from ray._private import ray_constants
 from ray.data._internal.execution import streaming_executor_state
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.util import metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -269,6 +273,12 @@ def _records(rows: Any) -> Iterator[dict[str, Any]]:
         for bundle in rows.iter_internal_ref_bundles():
             for block in bundle.blocks:
                 yield from ray.get(block.ref).to_pylist()
+    except ExecutionTimeoutError as error:
+        patience_s = rows.context.execution_no_progress_timeout_s
+        raise JobError(
+            f"no worker finished anything for {patience_s:g} s: one hangs, or the cluster has no room for its pools; "
+            "what is staged is kept; RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S is the patience in seconds"
+        ) from error
     except ray.exceptions.RayError as error:
         raise JobError(what_failed(str(error)) or f"a worker failed: {type(error).__name__}") from error
 

@@ -47,6 +47,16 @@ def test_a_long_video_is_one_story_across_its_items(indexed: Path) -> None:
     assert (answer["start_s"], answer["end_s"]) == (0.0, 300.0)
 
 
+def test_a_run_that_stands_still_ends_in_one_line(archive: Path, tmp_path: Path) -> None:
+    """Starting a worker takes longer than this patience."""
+    patience = {"RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "1"}
+    ended = job("index", str(archive), "--output", str(tmp_path / "i"), "--model", "builtin", env=patience)
+    assert ended.code == 1
+    (error,) = (line for line in ended.err.splitlines() if line.startswith("error: "))
+    assert "no worker finished anything for 1 s" in error
+    assert "Traceback" not in ended.err
+
+
 def test_again_does_nothing_and_changes_nothing(archive: Path, indexed: Path) -> None:
     before = files_of(indexed)
     ended = index_job([archive], indexed, "--question", QUESTION, "--max-new-tokens", "8")
