@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from types import TracebackType
 from typing import Self
 
@@ -37,9 +37,9 @@ class ProcessTree:
 
     def cpu_s_by_name(self) -> dict[str, float]:
         """CPU seconds by what the processes were last called; the sampler's stand with this process."""
-        found: Counter[str] = Counter()
+        found: defaultdict[str, float] = defaultdict(float)
         for key, last in self._last.items():
-            found[self._names.get(key, "ended at once")] += last - self._first[key]  # type: ignore[assignment]  # Counter's value type is int
+            found[self._names.get(key, "ended at once")] += last - self._first[key]
         return dict(found)
 
     def __enter__(self) -> Self:

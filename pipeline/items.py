@@ -379,8 +379,8 @@ BLOCKS_A_WORKER = 8
 def in_blocks(rows: Sequence[tuple[pa.Table, int]], n_workers: int) -> list[pa.Table]:
     """Consecutive rows in blocks: a block is what one Ray task works through, and what is done again if it dies.
 
-    Each row comes with how many clips it is. A task costs Ray as much as a short clip costs us, so that short videos
-    share one; a block is no more work than the longest item, and each worker gets several, so that none waits for long.
+    Each row comes with how many clips it is. Its tasks cost Ray a tenth of a second of CPU, so that short videos
+    share them; a block is no more work than the longest item, and each worker gets several: none waits for long.
     """
     most = min(CLIPS_PER_ITEM, sum(n_clips for _, n_clips in rows) // (n_workers * BLOCKS_A_WORKER))
     blocks: list[list[pa.Table]] = []

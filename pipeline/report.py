@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -35,7 +35,7 @@ class Stopwatch:
 
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     items: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _began: float = 0.0
 
     pools: Pools | None = None  # None: nothing had to be worked on
@@ -43,7 +43,7 @@ class Stopwatch:
 
     def add(self, stage: str, seconds: float) -> None:
         self.items[stage] += 1
-        self.seconds[stage] += seconds  # type: ignore[assignment]  # Counter's value type is int
+        self.seconds[stage] += seconds
 
     def begin_work(self, pools: Pools) -> None:
         self.pools, self._began = pools, time.monotonic()
