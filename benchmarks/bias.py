@@ -17,12 +17,12 @@ from PIL import Image
 
 from adatp import Request
 from benchmarks.machine import describe
-from pipeline.bench import open_bench
-from pipeline.bias import attention_of_text, position_peak, recency
-from pipeline.evaluate import Bench
-from pipeline.pixels import normalise
+from pipeline.evaluation.bench import open_bench
+from pipeline.evaluation.bias import attention_of_text, position_peak, recency
+from pipeline.evaluation.evaluate import Bench
+from pipeline.evaluation.plots import plot_bias, plot_kept
+from pipeline.models.pixels import normalise
 from pipeline.planted.items import benchmark_items
-from pipeline.plots import plot_bias, plot_kept
 
 
 def _frames_of(path: Path, side: int, count: int = 32) -> torch.Tensor:

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import RESULTS, describe
-from pipeline.calibration import segment_threshold
-from pipeline.encoder import Encoder
-from pipeline.models import ModelFiles, resolve_model, resolve_thresholds
-from pipeline.pixels import normalise
+from pipeline.evaluation.calibration import segment_threshold
+from pipeline.models.checkpoints import ModelFiles, resolve_model, resolve_thresholds
+from pipeline.models.encoder import Encoder
+from pipeline.models.pixels import normalise
 
 STEP_S = 0.25
 

@@ -24,10 +24,10 @@ import av
 import decord
 import numpy as np
 
-from pipeline.decode import Decoder
+from pipeline.decoding.decoder import Decoder
+from pipeline.decoding.resize import resize
+from pipeline.decoding.sampling import Every, count_targets, plan_clips
 from pipeline.errors import VideoError
-from pipeline.resize import resize
-from pipeline.sampling import Every, count_targets, plan_clips
 from pipeline.types import ResizeRecipe
 
 RECIPE = ResizeRecipe(384, 384)

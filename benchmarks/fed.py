@@ -17,14 +17,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import pipeline.workers
+import pipeline.execution.on_ray
 from benchmarks.machine import RESULTS, describe
 from pipeline.config import IndexConfig
-from pipeline.items import item_from_row
-from pipeline.pools import ClusterOptions
-from pipeline.prepare import prepare
+from pipeline.execution.pools import ClusterOptions
+from pipeline.execution.stages import DescribeStage
+from pipeline.items.item import item_from_row
+from pipeline.ledger.prepare import prepare
 from pipeline.run import run_index
-from pipeline.stages import DescribeStage
 
 
 def sleeping(seconds: float) -> type[DescribeStage]:
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--seconds", type=float, default=1.0, help="the GPU's time for one clip (default: 1)")
     args = parser.parse_args()
-    pipeline.workers.DescribeStage = sleeping(args.seconds)  # type: ignore[attr-defined]  # a class in place of a class
+    pipeline.execution.on_ray.DescribeStage = sleeping(args.seconds)  # type: ignore[attr-defined]  # a class in place of a class
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(shutil.copytree(args.archive, f"{folder}/copy-{i}")) for i in range(2)]
         once, thrice = night([args.archive], args.seconds), night([args.archive, *copies], args.seconds)

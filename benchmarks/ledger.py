@@ -4,7 +4,7 @@ Measured in fresh processes, thrice by turns, medians shown; over a made-up arch
 an index that holds it all:
 
     bare         os.scandir and stat of every file, nothing kept: the floor for any listing
-    listing      pipeline.listing.list_archive
+    listing      pipeline.archive.listing.list_archive
     ledger       reading of `videos` what a plan needs
     commit       a wave of 1,000 changed videos replaced in the ledger
     no-op        all of jobs.index when nothing has changed: listing, plan, books, its row in `runs` (builtin model)
@@ -32,18 +32,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.commits import commit
+from pipeline.archive.listing import list_archive
 from pipeline.config import IndexConfig
-from pipeline.index import Index
-from pipeline.listing import list_archive
-from pipeline.plan import plan_run
-from pipeline.pools import ClusterOptions
-from pipeline.prepare import prepare
-from pipeline.report import Stopwatch
+from pipeline.execution.pools import ClusterOptions
+from pipeline.index.commits import commit
+from pipeline.index.schemas import videos_schema
+from pipeline.index.snapshot import Index
+from pipeline.ledger.plan import plan_run
+from pipeline.ledger.prepare import prepare
+from pipeline.ledger.run_report import Stopwatch
+from pipeline.ledger.writer import Writer
 from pipeline.run import ledger_of, recipe_for, run_index
-from pipeline.schemas import videos_schema
-from pipeline.storage import list_objects
-from pipeline.writer import Writer
+from pipeline.storage.places import list_objects
 
 Numbers = dict[str, float]
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.decode import CLIPS_PER_ITEM, RECIPE, cpu_s
-from pipeline.decode import Decoder
-from pipeline.sampling import parse_sampling, plan_clips
+from pipeline.decoding.decoder import Decoder
+from pipeline.decoding.sampling import parse_sampling, plan_clips
 from pipeline.types import Bounds
 
 FPS, GOP = 25, 250

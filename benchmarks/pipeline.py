@@ -28,9 +28,9 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.process_tree import ProcessTree
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe
-from pipeline.items import Source, cut_into_items, item_to_row, probed_from_record, source_to_row
-from pipeline.prepare import Prepared, prepare
-from pipeline.stages import DecodeStage, DescribeStage, ProbeStage
+from pipeline.execution.stages import DecodeStage, DescribeStage, ProbeStage
+from pipeline.items.item import Source, cut_into_items, item_to_row, probed_from_record, source_to_row
+from pipeline.ledger.prepare import Prepared, prepare
 
 COPIES = 6
 QUESTION = "What is happening?"

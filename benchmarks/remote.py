@@ -17,10 +17,10 @@ from pathlib import Path
 import boto3
 
 from benchmarks.machine import RESULTS, describe
+from pipeline.archive.remote import RemoteCopy
 from pipeline.config import CLIPS_PER_ITEM, FRAMES_PER_CLIP
-from pipeline.decode import Decoder
-from pipeline.remote import RemoteCopy
-from pipeline.sampling import parse_sampling, plan_clips
+from pipeline.decoding.decoder import Decoder
+from pipeline.decoding.sampling import parse_sampling, plan_clips
 from pipeline.types import ResizeRecipe
 from tests.long_videos import render_piece, repeat
 from tests.s3 import BUCKET, s3_server, variables_set

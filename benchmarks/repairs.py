@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from benchmarks.machine import RESULTS, describe
-from pipeline.bench import open_bench
 from pipeline.config import Thresholds
-from pipeline.evaluate import Answer, Bench, evaluate
+from pipeline.evaluation.bench import open_bench
+from pipeline.evaluation.evaluate import Answer, Bench, evaluate
+from pipeline.evaluation.verdict import judge
 from pipeline.planted.items import Item, benchmark_items
-from pipeline.verdict import judge
 
 CUTS_ALONE = 0.79
 """A tau_s in the gap between neighbours inside a scene and across a cut, where only cuts begin a segment."""

@@ -26,12 +26,12 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks.machine import describe
-from pipeline.commits import commit
-from pipeline.index import Encoder, Index
-from pipeline.page import PageOptions, write_page
-from pipeline.rows import build_table
-from pipeline.schemas import table_schema
-from pipeline.staging import Rows, encode_item, stage
+from pipeline.describing.rows import build_table
+from pipeline.index.commits import commit
+from pipeline.index.schemas import table_schema
+from pipeline.index.snapshot import Encoder, Index
+from pipeline.index.staging import Rows, encode_item, stage
+from pipeline.reading.page import PageOptions, write_page
 from pipeline.types import clip_id_of, segment_id_of, video_id_of
 
 DIM, CLIPS, SEGMENTS_PER_CLIP, SEGMENT_S = 8, 8, 8, 4.0

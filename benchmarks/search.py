@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.commits import _parquet
-from pipeline.index import SNAPSHOT, Encoder, Index, Snapshot
-from pipeline.rows import build_table
-from pipeline.schemas import table_schema
-from pipeline.search import search
+from pipeline.describing.rows import build_table
+from pipeline.index.commits import _parquet
+from pipeline.index.schemas import table_schema
+from pipeline.index.snapshot import SNAPSHOT, Encoder, Index, Snapshot
+from pipeline.reading.search import search
 from pipeline.types import clip_id_of, segment_id_of, video_id_of
 
 FILE_ROWS = 131_072

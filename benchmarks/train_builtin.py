@@ -11,7 +11,7 @@ less.
 Stage 4: the mean of the weights of stages 2 and 3 goes on for a little, with visual tokens dropped in three ways.
 
 Resumable: every stage checkpoints into FOLDER and goes on from there. `--export` writes what there is to
-pipeline/builtin.
+pipeline/models/builtin.
 Renders in memory; training needs torch, transformers, safetensors, pillow and numpy.
 """
 
@@ -31,12 +31,12 @@ from transformers import AttentionInterface, LlavaOnevisionForConditionalGenerat
 from adatp.schedule import DEFAULT_START
 from benchmarks import training_data as data
 from benchmarks.builtin_architecture import new_encoder, new_model, save_encoder, save_model, tokenizer, words
-from pipeline.calibration import calibrate
-from pipeline.encoder import Encoder
+from pipeline.evaluation.calibration import calibrate
+from pipeline.models.encoder import Encoder
 from pipeline.planted.items import benchmark_items
 from pipeline.planted.vocabulary import COLOURS, GRID, KINDS, SIZES, TEXTURES, TONES
 
-BUILTIN = Path(__file__).parents[1] / "pipeline" / "builtin"
+BUILTIN = Path(__file__).parents[1] / "pipeline" / "models" / "builtin"
 
 
 @dataclass(frozen=True)
@@ -506,7 +506,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=("1", "2", "3", "4", "all"), default="all")
     parser.add_argument("--ranks", type=int, default=2, help="processes of one thread each that share every batch")
     parser.add_argument(
-        "--export", action="store_true", help="train nothing, write pipeline/builtin from the checkpoints"
+        "--export", action="store_true", help="train nothing, write pipeline/models/builtin from the checkpoints"
     )
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

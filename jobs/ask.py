@@ -22,10 +22,10 @@ from typing import Any
 
 from jobs import cli
 from jobs.index import BUILTIN_WARNING, add_where_it_runs, cluster_of
-from pipeline.ask import Asking, AskReport, prepare_ask, run_ask
-from pipeline.choices import with_choices
+from pipeline.asking.ask import Asking, AskReport, prepare_ask, run_ask
+from pipeline.describing.choices import with_choices
 from pipeline.errors import UsageError
-from pipeline.progress import Say
+from pipeline.ledger.progress import Say
 
 SHOWN = 50
 

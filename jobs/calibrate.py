@@ -5,7 +5,7 @@
 
 tau_s (two frames are one segment) is where a pair of neighbouring frames stands out from what neighbours usually differ
 by; tau_t (a segment is about a question) is what texts and frames paired at random exceed once in twenty. See
-pipeline/calibration.py.
+pipeline/evaluation/calibration.py.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import cli
-from pipeline.calibration import calibrate
-from pipeline.embed import embed_videos
-from pipeline.encoder import Encoder
+from pipeline.archive.listing import list_archive
+from pipeline.describing.embed import embed_videos
 from pipeline.errors import UsageError
-from pipeline.listing import list_archive
-from pipeline.models import resolve_model
+from pipeline.evaluation.calibration import calibrate
+from pipeline.models.checkpoints import resolve_model
+from pipeline.models.encoder import Encoder
 from pipeline.types import Bounds
 
 TEXTS = tuple(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pipeline.errors import JobError
-from pipeline.progress import Say, say_as_json, say_plainly
+from pipeline.ledger.progress import Say, say_as_json, say_plainly
 
 
 def run(job: Callable[[], int], say: Say = say_plainly) -> int:

@@ -20,13 +20,13 @@ import duckdb
 
 from jobs import cli, index
 from pipeline.errors import JobError
-from pipeline.index import Index
-from pipeline.models import resolve_model, resolve_thresholds
+from pipeline.index.snapshot import Index
+from pipeline.index.verify import verify
+from pipeline.ledger.run_report import PACKAGES
+from pipeline.models.checkpoints import resolve_model, resolve_thresholds
 from pipeline.planted.archive import Truth, render_archive
 from pipeline.planted.selftest import find_faults
-from pipeline.report import PACKAGES
-from pipeline.storage import check_writable, open_storage
-from pipeline.verify import verify
+from pipeline.storage.places import check_writable, open_storage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _device() -> Iterator[Finding]:
-    from pipeline.devices import describe_devices  # torch takes seconds to load
+    from pipeline.models.devices import describe_devices  # torch takes seconds to load
 
     yield "device", describe_devices(), True
 

@@ -55,9 +55,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise UsageError(f"--items {args.items}: expected a positive multiple of {len(TWELVE)}, the types of question")
     ps = _budgets(args.p)
     methods = list(dict.fromkeys(["none", *(name for name in args.methods.split(",") if name)]))
-    from pipeline.bench import open_bench, write_results  # after the cheap refusals: it loads torch
-    from pipeline.evaluate import check_methods, evaluate
-    from pipeline.verdict import judge, lines
+    from pipeline.evaluation.bench import open_bench, write_results  # after the cheap refusals: it loads torch
+    from pipeline.evaluation.evaluate import check_methods, evaluate
+    from pipeline.evaluation.verdict import judge, lines
 
     check_methods(methods)
     bench = open_bench(args.model, args.encoder)

@@ -20,12 +20,12 @@ from types import FrameType
 from jobs import cli
 from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, PRUNE_METHODS, IndexConfig
 from pipeline.errors import UsageError
-from pipeline.pools import ClusterOptions
-from pipeline.prepare import prepare
-from pipeline.progress import Say, say_plainly
-from pipeline.report import RunReport
+from pipeline.execution.pools import ClusterOptions
+from pipeline.ledger.prepare import prepare
+from pipeline.ledger.progress import Say, say_plainly
+from pipeline.ledger.run_report import RunReport
 from pipeline.run import dry_run, run_index
-from pipeline.storage import is_s3
+from pipeline.storage.places import is_s3
 from pipeline.types import Bounds
 
 BUILTIN_WARNING = (

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cli import run
-from pipeline.commits import roll_forward
+from pipeline.archive.listing import uri_of_path
 from pipeline.errors import UsageError
-from pipeline.index import Index
-from pipeline.listing import uri_of_path
-from pipeline.lock import index_lock
-from pipeline.purge import purge, record_purge
+from pipeline.index.commits import roll_forward
+from pipeline.index.lock import index_lock
+from pipeline.index.purge import purge, record_purge
+from pipeline.index.snapshot import Index
 
 _SHARE_WITHOUT_YES = 0.1
 

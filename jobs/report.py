@@ -16,8 +16,8 @@ from pathlib import Path
 
 from jobs import cli
 from pipeline.errors import UsageError
-from pipeline.index import Index
-from pipeline.page import PageOptions, write_page
+from pipeline.index.snapshot import Index
+from pipeline.reading.page import PageOptions, write_page
 
 
 def main(argv: Sequence[str] | None = None) -> int:

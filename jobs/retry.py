@@ -16,9 +16,9 @@ from pathlib import Path
 
 from jobs import cli
 from jobs.index import add_where_it_runs, cluster_of, say_end, stop_on_signals
-from pipeline.index import Index
-from pipeline.progress import Say
-from pipeline.retry import prepare_retry, to_retry
+from pipeline.index.snapshot import Index
+from pipeline.ledger.progress import Say
+from pipeline.ledger.retry import prepare_retry, to_retry
 from pipeline.run import run_index
 
 

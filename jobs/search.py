@@ -19,9 +19,9 @@ from pathlib import Path
 
 from jobs import cli
 from pipeline.errors import UsageError
-from pipeline.index import Index
-from pipeline.search import Found, Hit, as_caption, encoder_of, filterable_schema, search
-from pipeline.where import Where
+from pipeline.index.snapshot import Index
+from pipeline.index.where import Where
+from pipeline.reading.search import Found, Hit, as_caption, encoder_of, filterable_schema, search
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def _search(args: argparse.Namespace) -> int:
         Where(args.where, filterable_schema())
     index = Index.open(args.index)
     files, thresholds = encoder_of(index, args.encoder, args.thresholds)
-    from pipeline.encoder import Encoder  # seconds of import that a mistyped command never pays
+    from pipeline.models.encoder import Encoder  # seconds of import that a mistyped command never pays
 
     encoder = Encoder(files.path)
     if encoder.is_cut(as_caption(args.text)):

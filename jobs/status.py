@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cli import run
-from pipeline.commits import open_commit
-from pipeline.index import Index
-from pipeline.report import STATUSES
-from pipeline.staging import staged_keys
+from pipeline.index.commits import open_commit
+from pipeline.index.snapshot import Index
+from pipeline.index.staging import staged_keys
+from pipeline.ledger.run_report import STATUSES
 
 _RUN_COLUMNS = ["run_id", "started_at", "finished_at", "command", "listed", "ignored", "outcome", "exit_code"]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from jobs.cli import Parser, run
 from pipeline.errors import BooksDoNotBalance, UsageError
-from pipeline.index import Index
-from pipeline.verify import RULES, verify
+from pipeline.index.snapshot import Index
+from pipeline.index.verify import RULES, verify
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """The whole story of a run, in order: list, plan, probe, decode, embed, describe, stage, commit, report.
 
 A run goes in waves. Each wave probes its videos, cuts them into items, streams the items through decode -> describe ->
-stage (workers.py, the only file that knows Ray; stages.py, what each worker does), and ends in a commit.
+stage (execution/on_ray.py, the only file that knows Ray; stages.py, what each worker does), and ends in a commit.
 """
 
 import time
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from pipeline.commits import roll_forward, storage_trouble
-from pipeline.compaction import compact
 from pipeline.config import Recipe
 from pipeline.errors import UsageError
-from pipeline.estimate import Ratios, estimate, probed_hours, ratios_of
-from pipeline.index import SNAPSHOT, Index
-from pipeline.items import Item, Receipt, receipt_from_record
-from pipeline.lock import index_lock
-from pipeline.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, known_videos, plan_run
-from pipeline.pools import ClusterOptions
-from pipeline.prepare import Prepared
-from pipeline.progress import Progress, Say
-from pipeline.report import RunReport, Stopwatch, check_books, new_run_id, publish
-from pipeline.staging import clear_staging, item_meta, staged_keys, staged_path
-from pipeline.standing import read_standing
-from pipeline.storage import open_storage
-from pipeline.views import publish_views
-from pipeline.writer import Writer
+from pipeline.execution.pools import ClusterOptions
+from pipeline.index.commits import roll_forward, storage_trouble
+from pipeline.index.compaction import compact
+from pipeline.index.lock import index_lock
+from pipeline.index.snapshot import SNAPSHOT, Index
+from pipeline.index.staging import clear_staging, item_meta, staged_keys, staged_path
+from pipeline.index.standing import read_standing
+from pipeline.index.views import publish_views
+from pipeline.items.item import Item, Receipt, receipt_from_record
+from pipeline.ledger.estimate import Ratios, estimate, probed_hours, ratios_of
+from pipeline.ledger.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, known_videos, plan_run
+from pipeline.ledger.prepare import Prepared
+from pipeline.ledger.progress import Progress, Say
+from pipeline.ledger.run_report import RunReport, Stopwatch, check_books, new_run_id, publish
+from pipeline.ledger.writer import Writer
+from pipeline.storage.places import open_storage
 
 if TYPE_CHECKING:
-    from pipeline.workers import Workers
+    from pipeline.execution.on_ray import Workers
 
 WAVE_VIDEOS = 1000
 """A wave loads each model once and ends in a commit: large enough to make loading cheap, small enough for a driver."""
@@ -105,7 +105,7 @@ def _cost(prepared: Prepared, mine: Sequence[Todo], ratios: Ratios | None, probe
 
 def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> int:
     """Waves of videos, newest first, until none is left or the budget is spent. Returns how many are left."""
-    from pipeline.workers import Workers  # seconds of import that a run with nothing to do never pays
+    from pipeline.execution.on_ray import Workers  # seconds of import that a run with nothing to do never pays
 
     config, watch = writer.prepared.config, writer.watch
     order = _newest_first(plan.todo, writer.prepared)

@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {"adatp": {"adatp"}, "pipeline": {"pipeline", "adatp"}, "jobs": {"jobs", "pipeline", "adatp"}}
 DOORS = {
-    "ray": {"pipeline/workers.py"},
-    "decord": {"pipeline/decoding/by_decord.py"},
-    "fsspec": {"pipeline/storage.py"},
-    "s3fs": {"pipeline/storage.py"},
+    "ray": {"pipeline/execution/on_ray.py"},
+    "decord": {"pipeline/decoding/ffmpeg/by_decord.py"},
+    "fsspec": {"pipeline/storage/places.py"},
+    "s3fs": {"pipeline/storage/places.py"},
 }
-TRANSFORMERS_DOORS = {"pipeline": {"pipeline/encoder.py"}, "jobs": set()}
+TRANSFORMERS_DOORS = {"pipeline": {"pipeline/models/encoder.py"}, "jobs": set()}
 FORBIDDEN = {"adatp": {"ray", "pyarrow", "fsspec", "s3fs", "av", "decord", "PIL"}, "jobs": {"torch", "ray"}}
 
 
@@ -51,9 +51,9 @@ def test_heavy_dependencies_have_one_door(dependency: str) -> None:
 
 
 def test_only_the_decode_child_runs_decoders() -> None:
-    inside = {ROOT / "pipeline" / "decode_child.py", *files("pipeline/decoding")}
+    inside = {ROOT / "pipeline" / "decoding" / "child.py", *files("pipeline/decoding/ffmpeg")}
     for path in (path for package in ALLOWED for path in files(package) if path not in inside):
-        assert "pipeline.decoding" not in path.read_text(), f"{path.relative_to(ROOT)} reaches for decoders"
+        assert "pipeline.decoding.ffmpeg" not in path.read_text(), f"{path.relative_to(ROOT)} reaches for decoders"
 
 
 @pytest.mark.parametrize("package", TRANSFORMERS_DOORS)
@@ -95,6 +95,6 @@ def test_no_import_cycles_between_files() -> None:
 
 
 def test_a_driver_starts_without_the_seconds_that_torch_takes() -> None:
-    code = "import sys, jobs.index, pipeline.workers; print({'torch', 'transformers'} & sys.modules.keys())"
+    code = "import sys, jobs.index, pipeline.execution.on_ray; print({'torch', 'transformers'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -15,19 +15,19 @@ from typing import Any
 
 import pyarrow as pa
 
-import pipeline.compaction
-import pipeline.index
+import pipeline.execution.on_ray
+import pipeline.index.compaction
+import pipeline.index.snapshot
 import pipeline.run
-import pipeline.workers
 from jobs.index import main
-from pipeline.decode import Decoder
-from pipeline.stages import Begin, DecodeStage, DescribeStage, ProbeStage
-from tests.pipeline.tapped import tapped
+from pipeline.decoding.decoder import Decoder
+from pipeline.execution.stages import Begin, DecodeStage, DescribeStage, ProbeStage
+from tests.pipeline.decoding.tapped import tapped
 
 
 def faulty(fault: str) -> tuple[str, ...]:
-    """The decode child with a fault of its own (tests/pipeline/faulty_child.py)."""
-    return (sys.executable, "-m", "tests.pipeline.faulty_child", fault)
+    """The decode child with a fault of its own (tests/pipeline/decoding/faulty_child.py)."""
+    return (sys.executable, "-m", "tests.pipeline.decoding.faulty_child", fault)
 
 
 CLIP_KILLS = "describe actor, twice, then at a clip"
@@ -88,9 +88,9 @@ def in_workers(fault: str, mark: str) -> None:
             self._decoder = Decoder(bounds, faulty("hang"))
 
     if fault == "decode child hangs":
-        pipeline.workers.ProbeStage = HangingProbe  # type: ignore[misc]  # a faulty double in its place
-    pipeline.workers.DecodeStage = KilledDecode  # type: ignore[misc]  # a faulty double in its place
-    pipeline.workers.DescribeStage = KilledDescribe  # type: ignore[misc]  # a faulty double in its place
+        pipeline.execution.on_ray.ProbeStage = HangingProbe  # type: ignore[misc]  # a faulty double in its place
+    pipeline.execution.on_ray.DecodeStage = KilledDecode  # type: ignore[misc]  # a faulty double in its place
+    pipeline.execution.on_ray.DescribeStage = KilledDescribe  # type: ignore[misc]  # a faulty double in its place
 
 
 def in_driver(nth: int, operation: str, mark: str) -> None:
@@ -103,7 +103,7 @@ def in_driver(nth: int, operation: str, mark: str) -> None:
             Path(mark, "0").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    pipeline.index.open_storage = partial(_tapped, at_point)  # type: ignore[assignment]  # a faulty double in its place
+    pipeline.index.snapshot.open_storage = partial(_tapped, at_point)  # type: ignore[assignment]  # a faulty double in its place
 
 
 def _tapped(at_point: Callable[[str], None], url: str) -> Any:
@@ -127,5 +127,5 @@ if __name__ == "__main__":
     else:
         in_workers(fault, mark)
     if fault == "driver, in compaction":
-        pipeline.run.compact = partial(pipeline.compaction.compact, max_small_files=1)
+        pipeline.run.compact = partial(pipeline.index.compaction.compact, max_small_files=1)
     sys.exit(main(argv))

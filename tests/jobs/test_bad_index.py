@@ -8,8 +8,8 @@ import pytest
 import jobs.ask
 import jobs.report
 import jobs.search
-from pipeline.index import SNAPSHOT, Index
-from pipeline.lock import index_lock
+from pipeline.index.lock import index_lock
+from pipeline.index.snapshot import SNAPSHOT, Index
 from tests.jobs.conftest import files_of, job
 
 JOBS = {

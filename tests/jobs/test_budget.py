@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
-from pipeline.pools import Pools
-from pipeline.report import Stopwatch
+from pipeline.execution.pools import Pools
+from pipeline.ledger.run_report import Stopwatch
 from tests.jobs.conftest import QUESTION, index_job, job
 from tests.jobs.tables import assert_same_index, rows
 

@@ -1,7 +1,7 @@
 """Processes of the real job are killed; the same command again gives the tables of an undisturbed run.
 
 Every scenario of the crash matrix is nightly; one run that loses a worker of each kind is in the normal suite, and so
-are kills at every storage operation of a commit, without Ray (tests/pipeline/test_commits.py).
+are kills at every storage operation of a commit, without Ray (tests/pipeline/index/test_commits.py).
 """
 
 import subprocess

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.index import Index
-from pipeline.lock import index_lock
+from pipeline.index.lock import index_lock
+from pipeline.index.snapshot import Index
 from tests.archive import render_video
 from tests.jobs.conftest import files_of, index_job
 

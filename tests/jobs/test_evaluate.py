@@ -33,7 +33,7 @@ def test_misuse_is_one_clear_line_and_exit_code_2(
 def test_damaged_weights_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = tmp_path / "model"
     damaged.mkdir()
-    builtin = Path(__file__).parents[2] / "pipeline" / "builtin" / "model"
+    builtin = Path(__file__).parents[2] / "pipeline" / "models" / "builtin" / "model"
     for file in builtin.iterdir():
         content = file.read_bytes()
         (damaged / file.name).write_bytes(content[: len(content) // 2] if file.suffix == ".safetensors" else content)

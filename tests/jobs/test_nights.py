@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.models import BUILTIN
+from pipeline.models.checkpoints import BUILTIN
 from tests.archive import render_video
 from tests.jobs.conftest import Ended, files_of, index_job, job
 from tests.jobs.tables import records, rows

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 import jobs.report
-from pipeline.commits import commit, record_run
-from pipeline.index import Index
-from pipeline.schemas import table_schema
-from pipeline.staging import Rows, encode_item, stage
+from pipeline.index.commits import commit, record_run
+from pipeline.index.schemas import table_schema
+from pipeline.index.snapshot import Index
+from pipeline.index.staging import Rows, encode_item, stage
 from tests.pipeline.archive_rows import DIM, ENCODER, error_rows, item_rows, video_rows
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(

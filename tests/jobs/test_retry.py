@@ -11,14 +11,14 @@ import pytest
 
 import jobs.index
 import jobs.retry
-import pipeline.stages
-from pipeline.decode import Decoder
+import pipeline.execution.stages
+from pipeline.decoding.decoder import Decoder
 from pipeline.types import Bounds
 from tests.archive import render_video
 from tests.jobs.conftest import ROOT, index_job, job
 from tests.jobs.tables import records, rows
+from tests.pipeline.decoding.test_decode_hostile import faulty
 from tests.pipeline.in_process import in_process
-from tests.pipeline.test_decode_hostile import faulty
 
 FLAGS = ("--model", "builtin", "--max-new-tokens", "2", "--decode-deadline", "2")
 CLASS = "error_class = 'DecodeTimeout'"
@@ -84,7 +84,7 @@ def test_a_class_of_failures_is_replayed_alone(
         return Decoder(bounds, faulty("hang"))
 
     with monkeypatch.context() as patch, in_process():
-        patch.setattr(pipeline.stages, "Decoder", hanging)
+        patch.setattr(pipeline.execution.stages, "Decoder", hanging)
         assert jobs.index.main([str(archive), "--output", str(index), *FLAGS]) == 0
 
     def retry(*args: str) -> str:

@@ -16,8 +16,8 @@ import pyarrow as pa
 import ray
 
 import jobs.index
-import pipeline.workers
-from pipeline.stages import DecodeStage, DescribeStage, StagingStage
+import pipeline.execution.on_ray
+from pipeline.execution.stages import DecodeStage, DescribeStage, StagingStage
 
 WAIT_S = 600.0
 DecodeBase, DescribeBase, StagingBase = DecodeStage, DescribeStage, StagingStage
@@ -55,15 +55,15 @@ def in_workers(where: str, mark: str) -> None:
                 stand_still(mark, Path(mark, "driver node").read_text())
             return super().__call__(row)
 
-    class WorkersWithNode(pipeline.workers.Workers):
+    class WorkersWithNode(pipeline.execution.on_ray.Workers):
         def run_items(self, items: Any) -> Any:
             Path(mark, "driver node").write_text(ray.get_runtime_context().get_node_id())
             return super().run_items(items)
 
-    pipeline.workers.DecodeStage = WaitingDecode  # type: ignore[misc]  # a waiting double in its place
-    pipeline.workers.DescribeStage = WaitingDescribe  # type: ignore[misc]  # a waiting double in its place
-    pipeline.workers.StagingStage = WaitingStaging  # type: ignore[misc]  # a waiting double in its place
-    pipeline.workers.Workers = WorkersWithNode  # type: ignore[misc]  # a waiting double in its place
+    pipeline.execution.on_ray.DecodeStage = WaitingDecode  # type: ignore[misc]  # a waiting double in its place
+    pipeline.execution.on_ray.DescribeStage = WaitingDescribe  # type: ignore[misc]  # a waiting double in its place
+    pipeline.execution.on_ray.StagingStage = WaitingStaging  # type: ignore[misc]  # a waiting double in its place
+    pipeline.execution.on_ray.Workers = WorkersWithNode  # type: ignore[misc]  # a waiting double in its place
 
 
 if __name__ == "__main__":

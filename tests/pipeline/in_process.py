@@ -1,4 +1,4 @@
-"""Real runs without Ray: the stages of pipeline.workers one after the other in this process, and what they did.
+"""Real runs without Ray: the stages of pipeline.execution one after the other in this process, and what they did.
 
 Decode children, models, staging and commits are the real ones; only the pools are missing.
 """
@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import Any
 
 import adatp
-import pipeline.describe_item
-import pipeline.workers
+import pipeline.describing.item_describer
+import pipeline.execution.on_ray
 from pipeline.config import DescribeSetup, IndexConfig
-from pipeline.decode import Decoder
-from pipeline.describe_item import embed_questions
-from pipeline.evidence import Questions
-from pipeline.items import (
+from pipeline.decoding.decoder import Decoder
+from pipeline.describing.item_describer import embed_questions
+from pipeline.execution.pools import ClusterOptions, Pools
+from pipeline.execution.stages import DecodeStage, DescribeStage, ProbeStage, StagingStage
+from pipeline.items.evidence import Questions
+from pipeline.items.item import (
     Item,
     Probed,
     Receipt,
@@ -27,8 +29,6 @@ from pipeline.items import (
     receipt_from_record,
     source_to_row,
 )
-from pipeline.pools import ClusterOptions, Pools
-from pipeline.stages import DecodeStage, DescribeStage, ProbeStage, StagingStage
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Counts:
 
 
 class InProcessWorkers:
-    """As pipeline.workers.Workers, with one worker of each kind."""
+    """As pipeline.execution.on_ray.Workers, with one worker of each kind."""
 
     pools = Pools(decode=1, decode_cpus=1, describe=1, describe_cpus=1, describe_gpus=0)
 
@@ -94,7 +94,7 @@ def in_process() -> Iterator[Counts]:
             counts.did["workers"] += 1
             super().__init__(*args)
 
-    class CountedEncoder(pipeline.describe_item.Encoder):
+    class CountedEncoder(pipeline.describing.item_describer.Encoder):
         def __init__(self, *args: Any) -> None:
             counts.did["models"] += 1
             super().__init__(*args)
@@ -115,8 +115,8 @@ def in_process() -> Iterator[Counts]:
 
     real_load, real_probe, real_decode = adatp.load, Decoder.probe, Decoder.decode
     places: list[tuple[Any, str, Any]] = [
-        (pipeline.workers, "Workers", Counted),
-        (pipeline.describe_item, "Encoder", CountedEncoder),
+        (pipeline.execution.on_ray, "Workers", Counted),
+        (pipeline.describing.item_describer, "Encoder", CountedEncoder),
         (adatp, "load", load),
         (Decoder, "probe", probe),
         (Decoder, "decode", decode),

@@ -1,0 +1,1 @@
+"""A new question to a finished index."""

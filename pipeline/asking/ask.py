@@ -1,0 +1,427 @@
+"""A new question to an index, in order: choose what is asked, leave out what is answered, look, ask, commit, report.
+
+What is chosen comes from the index alone; only frames that a question is shown are decoded, and vision is encoded once
+for all questions of a run. The stages are those of run.py.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.archive.listing import SCHEMA as LISTING_SCHEMA
+from pipeline.archive.listing import Listing, path_of
+from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe, answer_stage
+from pipeline.errors import UsageError
+from pipeline.execution.pools import ClusterOptions
+from pipeline.index.commits import commit, roll_forward
+from pipeline.index.lock import index_lock
+from pipeline.index.schemas import clips_schema
+from pipeline.index.snapshot import Index
+from pipeline.index.standing import keep_standing
+from pipeline.index.where import Where
+from pipeline.items.evidence import Questions
+from pipeline.items.item import Item
+from pipeline.items.stored_clips import again_items, answer_items
+from pipeline.ledger import ledger
+from pipeline.ledger.plan import Todo
+from pipeline.ledger.prepare import Prepared
+from pipeline.ledger.progress import Progress, Say
+from pipeline.ledger.run_report import RunReport, Stopwatch, new_run_id, publish
+from pipeline.ledger.writer import Work, Writer
+from pipeline.models.checkpoints import resolve_model
+from pipeline.reading.search import best_relevance, encoder_of, filterable_schema, with_videos
+from pipeline.run import WAVE_VIDEOS, staged_or_run
+from pipeline.storage.places import is_s3
+from pipeline.types import Bounds
+
+if TYPE_CHECKING:
+    from pipeline.asking.abstain import Place
+    from pipeline.execution.on_ray import Workers
+
+_SHOWN = ["video_id", "clip_id", "start_s", "end_s", "question_id", "question", "answer", "relevance", "evidence"]
+_SHOWN += ["abstained", "abstain_below", "question_truncated"]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What one run of jobs.ask is asked to do. `abstain_below` None: the encoder's tau_t."""
+
+    index: str
+    questions: tuple[str, ...]  # choices, if any, are part of the text
+    scope: str = "video"
+    where: str | None = None
+    top: int | None = None
+    standing: bool = False
+    model: str | None = None
+    abstain_below: float | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise UsageError("no question given; expected --question TEXT or --questions FILE")
+        if any(not question.strip() for question in self.questions):
+            raise UsageError("an empty question was given; expected some words")
+        if self.scope not in ("video", "clip"):
+            raise UsageError(f"--scope {self.scope!r} given; expected video or clip")
+        if self.top is not None and self.top < 1:
+            raise UsageError(f"--top {self.top} given; expected at least 1")
+        if self.standing and (self.where is not None or self.top is not None or self.model is not None):
+            raise UsageError(
+                "--standing keeps a question for everything that is indexed later, with the index's own model; "
+                "expected it without --where, --top and --model"
+            )
+        if self.where is not None:
+            Where(self.where, self.filterable)
+
+    @property
+    def stages(self) -> dict[str, str]:
+        return {answer_stage(question, self.scope): question for question in self.questions}
+
+    @property
+    def table(self) -> str:
+        return f"{self.scope}s"
+
+    @property
+    def filterable(self) -> pa.Schema:
+        return filterable_schema(self.table)
+
+
+@dataclass(frozen=True)
+class AskReport:
+    """Counts are of pairs of a question and what it was asked of; `answers` are the rows asked for, in order."""
+
+    run_id: str
+    asked: int
+    there: int  # answered by an earlier run
+    failed: int  # videos that could not be read
+    answers: list[dict[str, Any]]
+
+
+@dataclass
+class _Pending:
+    """What one video is still asked: stage -> clip_ids ([None] for the whole video)."""
+
+    video: dict[str, Any]
+    stages: dict[str, list[str | None]] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)  # stages whose rows give way to new ones
+    whole: set[str] = field(default_factory=set)  # stages that every clip will have
+
+
+def prepare_ask(asking: Asking, thresholds_file: Path | None = None) -> Prepared:
+    """The index's own configuration, models found, with the videos that have clips as its listing."""
+    index = Index.open(asking.index)
+    config = replace(own_config(index), output=index.url, device=asking.device, caption_prompt=None, questions=())
+    if asking.model is not None:
+        config = replace(config, model=asking.model, encoder=config.encoder_name)
+    encoder, thresholds = encoder_of(index, None, thresholds_file)
+    videos = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
+    return Prepared(config, resolve_model(config.model, "model"), encoder, thresholds, _listing_of(videos))
+
+
+def own_config(index: Index) -> IndexConfig:
+    """The configuration of the last run of jobs.index. UsageError when none is recorded."""
+    runs = index.read("runs", ["started_at", "command", "config"], filter=pc.field("command") == "index")
+    if len(runs) == 0:
+        raise UsageError(f"{index.url} records no run of jobs.index: it cannot be known how its clips were made")
+    fields: dict[str, Any] = json.loads(runs.sort_by("started_at")["config"][-1].as_py())
+    try:
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+        return IndexConfig(**{**values, "bounds": Bounds(**fields["bounds"])})
+    except (TypeError, KeyError) as error:
+        raise UsageError(f"the configuration that {index.url} records is of another version: {error}") from error
+
+
+def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Say) -> AskReport:
+    """Ask, and return the answers, old and new. The run's row is in `runs` already."""
+    index, run_id, watch = Index.open(asking.index), new_run_id(), Stopwatch()
+    with index_lock(index.storage, say) as check_lock:
+        if (finished := roll_forward(index)) is not None:
+            say(f"finished commit {finished}, which an earlier run left open")
+        identities = (prepared.model.identity, prepared.encoder.identity)
+        recipe = Recipe.of(prepared.config, *identities, prepared.thresholds, asking.stages)
+        _refuse_other_recipe(index, recipe)
+        writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
+        abstain_below = prepared.thresholds.tau_t if asking.abstain_below is None else asking.abstain_below
+        wanted, questions = _chosen(index, asking, writer)
+        pending, n_there = _pending(index, prepared.listing, wanted, recipe, abstain_below)
+        n_asked = sum(len(ids) for p in pending for ids in p.stages.values())
+        say(f"{n_asked} to ask, {n_there} answered already", event="plan", run_id=run_id)
+        failed = 0
+        if pending:
+            questions = questions or _embed(writer)
+            failed = _work(pending, writer, questions, abstain_below, cluster, say)
+        if asking.standing:
+            keep_standing(index, asking.stages)
+        config = replace(prepared.config, questions=asking.questions)
+        publish(index, RunReport.of(run_id, "ask", config, index, prepared.listing, watch, failed, len(pending)))
+    return AskReport(run_id, n_asked, n_there, failed, _answers(index, asking, wanted))
+
+
+def _refuse_other_recipe(index: Index, recipe: Recipe) -> None:
+    made = set(pc.unique(index.read("clips", ["fingerprint"])["fingerprint"]).to_pylist())
+    if made - {recipe.fingerprints["embed"]}:
+        raise UsageError(
+            f"the clips of {index.url} were not made as its last run of jobs.index was configured; "
+            "expected the same sampling, encoder and --thresholds"
+        )
+
+
+def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[str, dict[str, str]], Questions | None]:
+    """What each question is asked of: stage -> {video_id or clip_id: video_id}; and vectors, if choosing took them."""
+    rows = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
+    names = asking.filterable.names
+    if asking.scope == "clip":
+        own = [name for name in names if name in clips_schema(1).names]
+        rows = with_videos(index.read("clips", own, pc.field("video_id").isin(rows["video_id"])), rows, names)
+    if asking.where is not None:
+        rows = rows.filter(pa.array(Where(asking.where, asking.filterable).keep(rows.select(names))))
+    ids, videos = rows[f"{asking.scope}_id"].to_pylist(), rows["video_id"].to_pylist()
+    everything = dict(sorted(zip(ids, videos, strict=True)))
+    if asking.top is None or not everything:
+        return dict.fromkeys(asking.stages, everything), None
+    questions = _embed(writer)
+    return _most_relevant(index, asking, everything, questions, asking.top), questions
+
+
+def _most_relevant(
+    index: Index, asking: Asking, everything: dict[str, str], questions: Questions, top: int
+) -> dict[str, dict[str, str]]:
+    import numpy as np
+
+    stages = list(asking.stages)
+    best = best_relevance(index, f"{asking.scope}_id", np.stack([questions.vectors[stage] for stage in stages]))
+    chosen = {}
+    for at, stage in enumerate(stages):
+        ranked = sorted((key for key in everything if key in best), key=lambda key: (-best[key][at], key))
+        chosen[stage] = {key: everything[key] for key in sorted(ranked[:top])}
+    return chosen
+
+
+def _pending(
+    index: Index, listing: Listing, wanted: dict[str, dict[str, str]], recipe: Recipe, abstain_below: float
+) -> tuple[list[_Pending], int]:
+    """What has no answer of this recipe yet, by video; and how many have one.
+
+    Answers of another recipe give way, those of the video's other clips too: a question has one recipe in a video.
+    """
+    videos = {video["video_id"]: video for video in listing.table.to_pylist()}
+    existing = _existing(index, recipe, abstain_below)
+    clips = index.read("clips", ["video_id", "clip_id"]).group_by("video_id").aggregate([("clip_id", "count")])
+    n_clips = dict(zip(clips["video_id"].to_pylist(), clips["clip_id_count"].to_pylist(), strict=True))
+    pending: dict[str, _Pending] = {}
+    n_there = 0
+    for stage, chosen in wanted.items():
+        by_video: dict[str, set[str]] = {}
+        for key, video_id in chosen.items():
+            by_video.setdefault(video_id, set()).add(key)
+        for video_id, keys in by_video.items():
+            had = existing.get((stage, video_id), {})
+            if stale := not all(had.values()):
+                keys |= had.keys()
+            ask = sorted(keys if stale else keys - had.keys())
+            n_there += len(keys) - len(ask)
+            if ask:
+                mine = pending.setdefault(video_id, _Pending(videos[video_id]))
+                is_clip = stage.endswith(":clip")
+                mine.stages[stage] = [key if is_clip else None for key in ask]
+                mine.replaced |= {stage} if stale else set()
+                mine.whole |= {stage} if not is_clip or len(keys | had.keys()) == n_clips[video_id] else set()
+    return [pending[video_id] for video_id in sorted(pending)], n_there
+
+
+def _existing(index: Index, recipe: Recipe, abstain_below: float) -> dict[tuple[str, str], dict[str, bool]]:
+    """(stage, video_id) -> {clip_id or video_id: whether its answer is of this recipe and need not be asked again}."""
+    ids = [stage.split(":")[1] for stage in recipe.texts]
+    columns = ["video_id", "clip_id", "question_id", "scope", "fingerprint", "abstained", "relevance"]
+    found: dict[tuple[str, str], dict[str, bool]] = {}
+    for row in index.read("answers", columns, filter=pc.field("question_id").isin(ids)).to_pylist():
+        stage = f"answer:{row['question_id']}:{row['scope']}"
+        is_current = row["fingerprint"] == recipe.fingerprints.get(stage)
+        stands = not row["abstained"] or (row["relevance"] or 0.0) < abstain_below
+        key = row["clip_id"] or row["video_id"]
+        found.setdefault((stage, row["video_id"]), {})[key] = is_current and stands
+    return found
+
+
+def _embed(writer: Writer) -> Questions:
+    from pipeline.describing.item_describer import embed_questions  # torch: a run with nothing to ask never imports it
+
+    return embed_questions(writer.setup())
+
+
+def _work(
+    pending: Sequence[_Pending],
+    writer: Writer,
+    questions: Questions,
+    abstain_below: float,
+    cluster: ClusterOptions,
+    say: Say,
+) -> int:
+    """Waves of videos, each ending in a commit. Ray starts with the first frame that must be looked at."""
+    failed = 0
+    with ExitStack() as stack, Progress(len(pending), say) as progress:
+        workers: Workers | None = None
+        for first in range(0, len(pending), WAVE_VIDEOS):
+            wave = pending[first : first + WAVE_VIDEOS]
+            work = _begin(wave, writer, questions, abstain_below)
+            items = [item for w in work for item in w.items]
+            if items and workers is None:
+                workers = stack.enter_context(_workers(writer, abstain_below, cluster))
+                say(f"pools: {workers.pools}")
+                progress.staffed(workers.pools.of_stages)
+            if workers is not None:
+                by_id = {w.source.video_id: w for w in work}
+                for receipt in staged_or_run(items, writer, workers):
+                    by_id[receipt.video_id].answers.append(receipt)
+                    progress.worked(receipt.seconds)
+                    progress.add(0, receipt.n_clips)
+            failed += _commit(wave, work, writer)
+            progress.add(len(wave), 0)
+    return failed
+
+
+def _workers(writer: Writer, abstain_below: float, cluster: ClusterOptions) -> "Workers":
+    from pipeline.execution.on_ray import Workers  # seconds of import that a run with nothing to look at never pays
+
+    return Workers(cluster, writer.prepared.config, _setup(writer, abstain_below))
+
+
+def _setup(writer: Writer, abstain_below: float) -> DescribeSetup:
+    return replace(writer.setup(), abstain_below=abstain_below)
+
+
+def _begin(wave: Sequence[_Pending], writer: Writer, questions: Questions, abstain_below: float) -> list[Work]:
+    ids = pa.array([p.video["video_id"] for p in wave])
+    rows = pc.index_in(ids, writer.prepared.listing.table["video_id"].combine_chunks()).to_pylist()
+    todos = [Todo(row, "again", "answer", tuple(sorted(p.whole)), 0) for row, p in zip(rows, wave, strict=True)]
+    work = writer.begin(todos)
+    asked_of = {p.video["video_id"]: p for p in wave}
+    for w, clips, segments in writer.stored(work):
+        _cut(asked_of[w.source.video_id], w, clips, segments, writer, questions, abstain_below)
+    return work
+
+
+def _cut(
+    p: _Pending,
+    w: Work,
+    clips: pa.Table,
+    segments: pa.Table,
+    writer: Writer,
+    questions: Questions,
+    abstain_below: float,
+) -> None:
+    """One video: what nothing in it is relevant to is staged here and now, the rest becomes items."""
+    from pipeline.asking.abstain import nearest, stage_abstentions
+
+    segments = segments.sort_by([("clip_id", "ascending"), ("segment_index", "ascending")])
+    places = _places(clips, segments)
+    abstained, asked = [], dict[str, list[str | None]]()
+    for stage, ids in p.stages.items():
+        for clip_id in ids:
+            shown = nearest(places[clip_id], questions.vectors[stage], stage)
+            if max(shown.relevance) < abstain_below:
+                abstained.append((places[clip_id], shown))
+            else:
+                asked.setdefault(stage, []).append(clip_id)
+    w.items = list(_items(w, clips, segments, asked, questions, writer.recipe))
+    dim = segments.schema.field("embedding").type.list_size
+    setup = _setup(writer, abstain_below)
+    w.answers += stage_abstentions(writer.index.storage, w.source, abstained, setup, dim, questions.cut)
+
+
+def _places(clips: pa.Table, segments: pa.Table) -> dict[str | None, "Place"]:
+    """Each clip of a video by its id, and the whole of it as None."""
+    from pipeline.asking.abstain import Place
+
+    records = clips.select(["clip_id", "start_s", "end_s"]).to_pylist()
+    whole = (min(r["start_s"] for r in records), max(r["end_s"] for r in records))
+    places: dict[str | None, Place] = {None: Place(None, *whole, segments)}
+    for r in records:
+        mine = segments.filter(pc.field("clip_id") == r["clip_id"])
+        places[r["clip_id"]] = Place(r["clip_id"], r["start_s"], r["end_s"], mine)
+    return places
+
+
+def _items(
+    w: Work,
+    clips: pa.Table,
+    segments: pa.Table,
+    asked: dict[str, list[str | None]],
+    questions: Questions,
+    recipe: Recipe,
+) -> Iterator[Item]:
+    """Whole videos: the frames that are shown. Clips: those asked the same questions go together."""
+    videos = {stage: questions.vectors[stage] for stage in asked if stage.endswith(":video")}
+    if videos:
+        yield from answer_items(w.source, clips, segments, videos, recipe.fingerprints)
+    stages_of: dict[str | None, list[str]] = {}
+    for stage, ids in asked.items():
+        for clip_id in ids if stage.endswith(":clip") else []:
+            stages_of.setdefault(clip_id, []).append(stage)
+    for stages in sorted({tuple(sorted(found)) for found in stages_of.values()}):
+        ids = [clip_id for clip_id, found in stages_of.items() if tuple(sorted(found)) == stages]
+        mine = pc.field("clip_id").isin(ids)
+        yield from again_items(
+            w.source, clips.filter(mine), segments.filter(mine), stages, recipe.fingerprints, CLIPS_PER_ITEM
+        )
+
+
+def _commit(wave: Sequence[_Pending], work: Sequence[Work], writer: Writer) -> int:
+    """One commit. A video of which something could not be read keeps the answers it had. Returns how many those are."""
+    drops: list[tuple[str, str | None]] = []
+    inputs, rows, errors, failed = list[str](), [], list[dict[str, Any]](), 0
+    for p, w in zip(wave, work, strict=True):
+        outcome = ledger.Outcome(
+            w.listed, w.todo, None, answers=w.answers, before=w.before, fingerprints=writer.recipe.fingerprints
+        )
+        errors += ledger.error_records(outcome, writer.run_id)
+        for receipt in w.answers:
+            for stage, seconds in receipt.seconds.items():
+                writer.watch.add(stage, seconds)
+        is_failed = bool(outcome.failures)
+        failed += is_failed
+        if is_failed and p.replaced:
+            continue
+        inputs += [receipt.item_key for receipt in w.answers if receipt.is_staged]
+        drops += [(w.source.video_id, stage.partition(":")[2]) for stage in p.replaced]
+        if not is_failed:
+            rows.append(ledger.video_record(outcome, writer.run_id))
+    writer.check_lock()
+    drop = {"answers": drops} if drops else {}
+    commit(writer.index, inputs, ledger.videos_table(rows), ledger.errors_table(errors), drop)
+    return failed
+
+
+def _answers(index: Index, asking: Asking, wanted: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+    """The answers asked for, by question in the order given, then by name and time."""
+    names = index.read("videos", ["video_id", "name"]).to_pylist()
+    name_of = {video["video_id"]: video["name"] for video in names}
+    order = {stage.split(":")[1]: at for at, stage in enumerate(asking.stages)}
+    mine = pc.field("question_id").isin(list(order)) & (pc.field("scope") == asking.scope)
+    rows = index.read("answers", _SHOWN, filter=mine).to_pylist()
+    kept = [
+        {"name": name_of[row["video_id"]], **row}
+        for row in rows
+        if (row["clip_id"] or row["video_id"]) in wanted[f"answer:{row['question_id']}:{asking.scope}"]
+    ]
+    return sorted(kept, key=lambda row: (order[row["question_id"]], row["name"], row["start_s"]))
+
+
+def _listing_of(videos: pa.Table) -> Listing:
+    """The ledger's videos as if listed now, with the version that was indexed: a file that changed since is refused."""
+    rows = [
+        {name: video[name] for name in ("video_id", "uri", "name", "root", "version")}
+        | {"size_bytes": video["size_bytes"] or 0, "modified_us": 0, "path": _path_of(video["uri"])}
+        for video in videos.to_pylist()
+    ]
+    return Listing(pa.Table.from_pylist(rows, schema=LISTING_SCHEMA), 0, ())
+
+
+def _path_of(uri: str) -> bytes:
+    return uri.split("/", 3)[3].encode() if is_s3(uri) else path_of(uri)

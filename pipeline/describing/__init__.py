@@ -1,0 +1,1 @@
+"""From decoded frames to rows of the tables: embed, segment, caption, answer."""

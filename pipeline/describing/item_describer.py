@@ -1,0 +1,195 @@
+"""Decoded item -> rows of the tables: embed, describe, and lay the rows out.
+
+Legend: n frames of a clip, S segments, D embedding width, q questions.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+import adatp
+from pipeline.config import DescribeSetup
+from pipeline.describing.choices import split_choices
+from pipeline.describing.embed import EmbeddedClip, embed_clips
+from pipeline.describing.rows import Provenance, Record, answer_record, build_table, caption_record, clip_tables
+from pipeline.describing.video_llm import Describer, Prompting, show_whole_video
+from pipeline.errors import ChangedWhileRead, OutOfMemory
+from pipeline.index.staging import Rows
+from pipeline.items.evidence import FloatArray, Questions, choose_shown, segment_relevance
+from pipeline.items.item import Item, Shown
+from pipeline.models.checkpoints import resolve_model
+from pipeline.models.encoder import Encoder
+from pipeline.types import ClipFrames, Decoded, clip_id_of, segment_id_of
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request to the engine, the table its row goes to, and how the result becomes that row."""
+
+    table: str
+    request: adatp.Request
+    record: Callable[[adatp.Result], Record]
+
+
+class ItemDescriber:
+    """Makes an item's rows. Holds the encoder and, when anything is asked of it, the Video LLM."""
+
+    def __init__(self, setup: DescribeSetup) -> None:
+        self._setup = setup
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if setup.device == "auto" else setup.device
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        encoder = resolve_model(setup.encoder.name, "encoder")
+        self._encoder = Encoder(encoder.path, device, dtype)
+        self._normalisation = encoder.normalisation
+        questions = _embed_questions(self._encoder, setup.recipe.texts)
+        self._questions = questions.vectors
+        self._describer: Describer | None = None
+        if setup.recipe.texts:
+            model = resolve_model(setup.model.name, "model")
+            self._describer = Describer(
+                adatp.load(model.path, device=device, dtype=dtype),
+                model.normalisation,
+                setup.thresholds,
+                self._encoder.flops_per_frame,
+                Prompting(setup.prune, setup.p, setup.max_new_tokens, setup.recipe.texts),
+            )
+        self._by = Provenance(
+            setup.run_id,
+            setup.encoder,
+            setup.model,
+            setup.prune,
+            setup.p,
+            self._encoder.dim,
+            setup.abstain_below,
+            questions.cut,
+        )
+
+    def rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
+        """Tables of one item; what each stage took is added to `seconds`. Raises VideoError; OutOfMemory is one."""
+        try:
+            return self._rows(item, decoded, seconds)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(str(error).splitlines()[0]) from error
+
+    def _rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
+        started, clips, rows = time.perf_counter(), list(decoded.clips), dict[str, pa.Table]()
+        if item.kind == "index":
+            embedded = embed_clips(
+                self._encoder, self._normalisation, self._setup.thresholds.tau_s, clips, item.has_context
+            )
+            if embedded:
+                fingerprint = item.fingerprints["embed"]
+                rows = clip_tables(item.source, embedded, fingerprint, self._by, self._setup.keep_frames)
+            seconds["embed"] = seconds.get("embed", 0.0) + time.perf_counter() - started
+            started = time.perf_counter()
+            asks = self._ask_new(item, embedded)
+        elif item.kind == "again":
+            asks = self._ask_stored(item, clips)
+        else:
+            asks = self._ask_video(item, clips, item.shown)
+        records: dict[str, list[Record]] = {}
+        if self._describer is not None and asks:
+            results = self._describer.run([ask.request for ask in asks])
+            for ask in asks:
+                records.setdefault(ask.table, []).append(ask.record(results[ask.request.key]))
+        seconds["describe"] = seconds.get("describe", 0.0) + time.perf_counter() - started
+        return rows | {name: build_table(name, self._by.dim, found) for name, found in records.items()}
+
+    def _ask_new(self, item: Item, embedded: Sequence[EmbeddedClip]) -> list[Ask]:
+        """Captions of every clip, and questions on the whole video where this item is all of it."""
+        asks: list[Ask] = []
+        if self._describer is None or not embedded:
+            return asks
+        visuals = [self._describer.encode(clip.clip) for clip in embedded]
+        for clip, visual in zip(embedded, visuals, strict=True):
+            asks += self._captions(item, clip.clip, visual, clip.lengths)
+            asks += self._of_clip(item, clip.clip, visual, clip.lengths, clip.means)
+        questions = [s for s in item.stages if s.endswith(":video")] if item.n_items == 1 else []
+        if questions:
+            whole, span_s = adatp.Visual.cat(visuals), (embedded[0].clip.start_s, embedded[-1].clip.end_s)
+            for stage in questions:
+                shown = show_whole_video(stage, self._questions[stage], item.source.video_id, embedded)
+                asks.append(self._answer(item, shown, whole, None, span_s))
+        return asks
+
+    def _ask_stored(self, item: Item, clips: Sequence[ClipFrames]) -> list[Ask]:
+        """Clips that are in the index already: their segments stand; each may be captioned and asked questions."""
+        asks: list[Ask] = []
+        if self._describer is None:
+            return asks
+        for clip, stored in zip(clips, item.stored, strict=True):
+            visual = self._describer.encode(clip)
+            asks += self._captions(item, clip, visual, stored.lengths)
+            asks += self._of_clip(item, clip, visual, stored.lengths, np.asarray(stored.vectors, dtype=np.float32))
+        return asks
+
+    def _of_clip(
+        self, item: Item, clip: ClipFrames, visual: adatp.Visual, lengths: Sequence[int], means: FloatArray
+    ) -> Iterator[Ask]:
+        """Questions on one clip; `lengths` and `means` (S, D) are those of its segments."""
+        edges_s = [clip.start_s, *(clip.pts_s[i] for i in np.cumsum(lengths)[:-1]), clip.end_s]
+        clip_id = clip_id_of(item.source.video_id, clip.clip_index)
+        segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(lengths))]
+        for stage in (s for s in item.stages if s.endswith(":clip")):
+            shown = choose_shown(stage, lengths, segment_relevance(means, self._questions[stage]), segments)
+            yield self._answer(item, shown, visual, clip_id, (clip.start_s, clip.end_s))
+
+    def _ask_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[Ask]:
+        """Questions on a whole video, whose frames were chosen before they were decoded."""
+        (clip,) = clips
+        wanted = len(item.clips[0].targets_s)
+        if len(clip.pts_s) != wanted:
+            raise ChangedWhileRead(f"{wanted} frames stand in the index, but {len(clip.pts_s)} of them decode now")
+        if self._describer is None:
+            return []
+        visual = self._describer.encode(clip)
+        return [self._answer(item, s, visual, None, (clip.start_s, clip.end_s)) for s in shown]
+
+    def _captions(self, item: Item, clip: ClipFrames, visual: adatp.Visual, lengths: Sequence[int]) -> Iterator[Ask]:
+        """One ask for each caption prompt. A caption prompt names nothing: global debiasing is off (no relevance)."""
+        for stage in (s for s in item.stages if s.startswith("caption:")):
+            span = (clip.clip_index, clip.start_s, clip.end_s)
+            text, fingerprint = self._setup.recipe.texts[stage], item.fingerprints[stage]
+            yield Ask(
+                "captions",
+                self._request(f"{stage}/{clip.clip_index}", visual, lengths, None, stage),
+                partial(caption_record, item.source, span, stage, text, fingerprint, self._by),
+            )
+
+    def _answer(
+        self, item: Item, shown: Shown, visual: adatp.Visual, clip_id: str | None, span_s: tuple[float, float]
+    ) -> Ask:
+        """A question on the frames it is shown; `visual` holds all frames that `shown.places` counts in."""
+        text, fingerprint = self._setup.recipe.texts[shown.stage], item.fingerprints[shown.stage]
+        key = f"{shown.stage}/{clip_id or item.source.video_id}"
+        return Ask(
+            "answers",
+            self._request(key, visual[list(shown.places)], shown.lengths, shown.relevance, shown.stage),
+            partial(answer_record, item.source, span_s, clip_id, shown, text, fingerprint, self._by),
+        )
+
+    def _request(
+        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str
+    ) -> adatp.Request:
+        if self._describer is None:
+            raise RuntimeError("nothing can be asked: the run has no prompts, so no Video LLM was loaded")
+        return self._describer.request(key, visual, lengths, relevance, stage)
+
+
+def embed_questions(setup: DescribeSetup) -> Questions:
+    """The recipe's questions, for a caller that holds no encoder."""
+    return _embed_questions(Encoder(resolve_model(setup.encoder.name, "encoder").path), setup.recipe.texts)
+
+
+def _embed_questions(encoder: Encoder, texts: Mapping[str, str]) -> Questions:
+    asked = {stage: split_choices(text)[0] for stage, text in texts.items() if stage.startswith("answer:")}
+    if not asked:
+        return Questions({}, frozenset())
+    vectors = encoder.texts(list(asked.values())).numpy()
+    cut = frozenset(stage for stage, text in asked.items() if encoder.is_cut(text))
+    return Questions(dict(zip(asked, vectors, strict=True)), cut)

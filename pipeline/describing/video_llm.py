@@ -1,0 +1,90 @@
+"""Describe an item: captions of its clips and answers to questions, through the one engine.
+
+Vision is encoded once for a clip, whatever the number of prompts; a question on a whole video reuses it.
+Legend: n frames of a clip, S segments, D embedding width, q questions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+import adatp
+from pipeline.config import Thresholds
+from pipeline.decoding.resize import Normalisation
+from pipeline.describing.choices import split_choices
+from pipeline.describing.embed import EmbeddedClip
+from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance
+from pipeline.items.item import Shown
+from pipeline.models.pixels import normalise
+from pipeline.types import ClipFrames, clip_id_of, segment_id_of
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How the model is asked: pruning, length, and the texts by stage name (`caption:...`, `answer:...:video`)."""
+
+    prune: str
+    p: float
+    max_new_tokens: int
+    texts: dict[str, str]
+
+
+class Describer:
+    """The Video LLM, loaded once, and what turns frames and texts into requests."""
+
+    def __init__(
+        self,
+        model: adatp.VideoLLM,
+        normalisation: Normalisation,
+        thresholds: Thresholds,
+        encoder_flops_per_frame: float,
+        prompting: Prompting,
+    ) -> None:
+        self._model = model
+        self._engine = adatp.Engine(model)
+        self._normalisation = normalisation
+        self._encoder_flops = encoder_flops_per_frame
+        self._prompting = prompting
+        self._method: str | adatp.AdaTP = prompting.prune
+        if prompting.prune == "adatp":
+            self._method = adatp.AdaTP(tau_t=thresholds.tau_t)
+
+    def encode(self, clip: ClipFrames) -> adatp.Visual:
+        """Frames (n, H, W, 3) -> the clip's visual tokens (n, c, d), once for all its prompts."""
+        return self._model.encode(normalise(torch.from_numpy(clip.frames.copy()), self._normalisation))
+
+    def request(
+        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str
+    ) -> adatp.Request:
+        """The prompt of `stage` on n frames in segments of `lengths`. Without relevance global debiasing is off."""
+        prompt, choices = self._prompting.texts[stage], None
+        if stage.startswith("answer:"):
+            prompt, choices = split_choices(prompt)
+        return adatp.Request(
+            key=key,
+            visual=visual,
+            prompt=prompt,
+            choices=choices,
+            segments=tuple(lengths),
+            relevance=None if relevance is None else tuple(relevance),
+            method=self._method,
+            p=self._prompting.p,
+            max_new_tokens=self._prompting.max_new_tokens,
+            encoder_flops=self._encoder_flops * visual.n_frames,
+        )
+
+    def run(self, requests: Sequence[adatp.Request]) -> dict[str, adatp.Result]:
+        return self._engine.run(requests)
+
+
+def show_whole_video(stage: str, question: FloatArray, video_id: str, clips: Sequence[EmbeddedClip]) -> Shown:
+    """What a question (D,) is shown of a video whose clips are all at hand: its most relevant frames, at most 32."""
+    lengths = [length for clip in clips for length in clip.lengths]
+    relevance = [score for clip in clips for score in segment_relevance(clip.means, question)]
+    segments = [
+        (segment_id_of(clip_id_of(video_id, clip.clip.clip_index), s), clip.edges_s[s], clip.edges_s[s + 1])
+        for clip in clips
+        for s in range(len(clip.lengths))
+    ]
+    return choose_shown(stage, lengths, relevance, segments)

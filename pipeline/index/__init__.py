@@ -1,0 +1,1 @@
+"""The tables: schemas, snapshot, commits, audit. The only code that writes them."""

@@ -1,0 +1,54 @@
+"""INDEX/views.sql: the tables as DuckDB views, written beside them from the template views.sql in this package."""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.index.schemas import TABLES
+from pipeline.index.snapshot import Index, Snapshot, schema_of
+
+VIEWS = "views.sql"
+_TEMPLATE = Path(__file__).parent / "views.sql"
+
+
+def publish_views(index: Index, tau_s: float) -> None:
+    """Write INDEX/views.sql unless it stands there already, word for word. The caller holds the lock.
+
+    `tau_s` is the encoder's threshold: two frames less alike than this are not one segment.
+    """
+    snapshot = index.snapshot()
+    filled = {table for table in TABLES if (index.run_paths() if table == "runs" else snapshot.files.get(table))}
+    wanted = views_sql(index.url, snapshot, filled, tau_s).encode()
+    try:
+        if index.storage.read_bytes(VIEWS) == wanted:
+            return
+    except FileNotFoundError:
+        pass
+    index.storage.write_atomic(VIEWS, wanted)
+
+
+def views_sql(url: str, snapshot: Snapshot, filled: set[str], tau_s: float) -> str:
+    """The text of views.sql for the index at `url`; tables not in `filled` have no file yet and become empty views."""
+    text = _TEMPLATE.read_text()
+    text = text.replace("@dim@", str(snapshot.encoder.dim if snapshot.encoder else 1)).replace("@tau_s@", repr(tau_s))
+    for table in TABLES:
+        text = text.replace(f"@{table}@", _files(url, table) if table in filled else _empty(snapshot, table))
+    return text
+
+
+def _files(url: str, table: str) -> str:
+    """All files of a table. Older files may lack newer columns: those are matched by name."""
+    place = "coalesce(getvariable('index_url'), '" + url.replace("'", "''") + "')"
+    return f"read_parquet({place} || '/{table}/*.parquet', union_by_name => true)"
+
+
+def _empty(snapshot: Snapshot, table: str) -> str:
+    """No rows of the table's columns: a glob without a file would be an error."""
+    schema = pa.schema(  # DuckDB reads half floats from Parquet, but not from Arrow
+        [f.with_type(pa.list_(pa.float32())) if f.name == "embedding" else f for f in schema_of(snapshot, table)]
+    )
+    with duckdb.connect() as connection:
+        empty = connection.from_arrow(schema.empty_table())
+        columns = [f'NULL::{kind} AS "{name}"' for name, kind in zip(empty.columns, empty.types, strict=True)]
+    return f"(SELECT {', '.join(columns)} LIMIT 0)"

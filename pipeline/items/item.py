@@ -1,0 +1,419 @@
+"""What crosses a Ray boundary: one item a row, Arrow columns with a declared schema; dataclasses on either side of it.
+
+    listed video -> Probed -> Item -> DecodedItem -> StagedItem -> Receipt
+
+Every map takes one row and gives one row. A failure is the same row with `error_class` set; later stages pass it on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import CLIPS_PER_ITEM
+from pipeline.errors import VIDEO_ERRORS, VideoError
+from pipeline.index.schemas import EVIDENCE, FINGERPRINTS
+from pipeline.types import ClipFrames, ClipPlan, Decoded, Frames, Probe, digest
+
+_STR, _I32, _F64, _BOOL = pa.string(), pa.int32(), pa.float64(), pa.bool_()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a video's bytes are, and what the listing saw of them."""
+
+    video_id: str
+    uri: str
+    path: bytes  # absolute local path, or the s3 key as utf-8
+    version: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the model is shown for one question on a whole video, and why.
+
+    `places` are positions among the item's frames in time order; `lengths` groups them into segments (they sum to
+    len(places)); `relevance` has one score a group; `evidence` lists all segments shown, most relevant first.
+    """
+
+    stage: str
+    places: tuple[int, ...]
+    lengths: tuple[int, ...]
+    relevance: tuple[float, ...]
+    evidence: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class StoredSegments:
+    """Segments of a clip that is already in the index: how many frames each has, and its mean vector."""
+
+    lengths: tuple[int, ...]
+    vectors: tuple[tuple[float, ...], ...]  # (S, D)
+
+
+@dataclass(frozen=True)
+class Item:
+    """Up to eight consecutive clips of one video, and what is wanted of them.
+
+    kind "index": decode, embed, describe. "again": clips already in the index, decoded at their stored times and
+    described with their stored segments. "answer": frames of a whole video chosen for questions (`shown`).
+    `has_context`: the first clip is the frame before the item; it gives the first boundary score and is then dropped.
+    """
+
+    source: Source
+    kind: str
+    index: int
+    n_items: int
+    clips: tuple[ClipPlan, ...]
+    stages: tuple[str, ...]
+    fingerprints: Mapping[str, str]
+    has_context: bool = False
+    stored: tuple[StoredSegments, ...] = ()
+    shown: tuple[Shown, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name of its staged file: same work, same name; anything that changes its rows changes it."""
+        recipe = digest(*(self.fingerprints[stage] for stage in sorted({*self.stages, "embed"})))
+        times = digest(*(repr(c.targets_s) for c in self.clips))
+        return digest("item", self.source.video_id, self.source.version, self.kind, str(self.index), recipe, times)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item (or video) has no rows."""
+
+    stage: str
+    error_class: str
+    message: str
+
+    @classmethod
+    def of(cls, stage: str, error: VideoError) -> "Failure":
+        return cls(stage, type(error).__name__, str(error)[:1000])
+
+    @property
+    def transient(self) -> bool:
+        return VIDEO_ERRORS[self.error_class].transient
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A video after the probe: its facts and clips, or why there are none."""
+
+    source: Source
+    probe: Probe | None
+    clips: tuple[ClipPlan, ...]
+    failure: Failure | None
+    seconds: float
+    bytes_read: int | None = None  # from remote storage; None for local files
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one item: enough to write its video's row without opening the staged file."""
+
+    item_key: str
+    video_id: str
+    kind: str
+    first_clip: int
+    n_clips: int
+    decoder: str | None
+    coverage: float | None
+    failure: Failure | None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    bytes_read: int | None = None  # from remote storage; None for local files
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether the item left rows: it may have failed and still have some clips."""
+        return self.n_clips > 0
+
+
+# One row each way ---------------------------------------------------------------------------------------------------
+
+_SOURCE = pa.struct([("video_id", _STR), ("uri", _STR), ("path", pa.binary()), ("version", _STR)])
+_PLAN = pa.struct(
+    [
+        ("clip_index", _I32),
+        ("start_s", _F64),
+        ("end_s", _F64),
+        ("targets_s", pa.list_(_F64)),
+        ("before_s", _F64),
+        ("unique", _BOOL),
+    ]
+)
+_STORED = pa.struct([("lengths", pa.list_(_I32)), ("vectors", pa.list_(pa.list_(pa.float32())))])
+_SHOWN = pa.struct(
+    [
+        ("stage", _STR),
+        ("places", pa.list_(_I32)),
+        ("lengths", pa.list_(_I32)),
+        ("relevance", pa.list_(_F64)),
+        ("evidence", EVIDENCE),
+    ]
+)
+_FAILURE = pa.struct([("stage", _STR), ("error_class", _STR), ("message", _STR)])
+_PROBE = pa.struct(
+    [
+        ("container", _STR),
+        ("codec", _STR),
+        ("width", _I32),
+        ("height", _I32),
+        ("rotation", _I32),
+        ("fps", _F64),
+        ("is_vfr", _BOOL),
+        ("duration_s", _F64),
+        ("recorded_at_us", pa.int64()),
+        ("target_times_s", pa.list_(_F64)),
+    ]
+)
+_CLIP = pa.struct(
+    [
+        ("clip_index", _I32),
+        ("start_s", _F64),
+        ("end_s", _F64),
+        ("pts_s", pa.list_(_F64)),
+        ("height", _I32),
+        ("width", _I32),
+        ("frames", pa.large_binary()),
+        ("encoder_height", _I32),
+        ("encoder_width", _I32),
+        ("encoder_frames", pa.large_binary()),
+        ("thumbnails", pa.list_(pa.binary())),
+    ]
+)
+SOURCE_SCHEMA = pa.schema([("source", _SOURCE)])
+PROBED_SCHEMA = pa.schema(
+    [
+        ("source", _SOURCE),
+        ("probe", _PROBE),
+        ("clips", pa.list_(_PLAN)),
+        ("failure", _FAILURE),
+        ("seconds", _F64),
+        ("bytes_read", pa.int64()),
+    ]
+)
+ITEM_SCHEMA = pa.schema(
+    [
+        ("source", _SOURCE),
+        ("kind", _STR),
+        ("index", _I32),
+        ("n_items", _I32),
+        ("clips", pa.list_(_PLAN)),
+        ("stages", pa.list_(_STR)),
+        ("fingerprints", FINGERPRINTS),
+        ("has_context", _BOOL),
+        ("stored", pa.list_(_STORED)),
+        ("shown", pa.list_(_SHOWN)),
+    ]
+)
+_FRAMES = [
+    ("decoded_clips", pa.list_(_CLIP)),
+    ("decoder", _STR),
+    ("coverage", _F64),
+    ("bad_packets", _I32),
+    ("failure", _FAILURE),
+    ("decode_seconds", _F64),
+    ("bytes_read", pa.int64()),
+]
+DECODED_SCHEMA = pa.schema([*ITEM_SCHEMA, *(pa.field(*column) for column in _FRAMES)])
+RECEIPT_SCHEMA = pa.schema(
+    [
+        ("item_key", _STR),
+        ("video_id", _STR),
+        ("kind", _STR),
+        ("first_clip", _I32),
+        ("n_clips", _I32),
+        ("decoder", _STR),
+        ("coverage", _F64),
+        ("failure", _FAILURE),
+        ("seconds", pa.list_(pa.struct([("stage", _STR), ("seconds", _F64)]))),
+        ("bytes_read", pa.int64()),
+    ]
+)
+STAGED_SCHEMA = RECEIPT_SCHEMA.append(pa.field("staged", pa.large_binary()))
+
+
+def source_to_row(source: Source) -> pa.Table:
+    return pa.Table.from_pylist([{"source": asdict(source)}], schema=SOURCE_SCHEMA)
+
+
+def source_from_row(row: pa.Table) -> Source:
+    return Source(**row["source"][0].as_py())
+
+
+def probed_to_row(probed: Probed) -> pa.Table:
+    return pa.Table.from_pylist([asdict(probed)], schema=PROBED_SCHEMA)
+
+
+def probed_from_record(record: dict[str, Any]) -> Probed:
+    probe, failure = record["probe"], record["failure"]
+    return Probed(
+        source=Source(**record["source"]),
+        probe=None if probe is None else Probe(**{**probe, "target_times_s": tuple(probe["target_times_s"])}),
+        clips=tuple(_clip_plan(c) for c in record["clips"]),
+        failure=None if failure is None else Failure(**failure),
+        seconds=record["seconds"],
+        bytes_read=record["bytes_read"],
+    )
+
+
+def item_to_row(item: Item) -> pa.Table:
+    record = asdict(item) | {"fingerprints": _pairs(item.fingerprints, "fingerprint")}
+    return pa.Table.from_pylist([record], schema=ITEM_SCHEMA)
+
+
+def item_from_row(row: pa.Table) -> Item:
+    record = row.select(ITEM_SCHEMA.names).to_pylist()[0]
+    return Item(
+        source=Source(**record["source"]),
+        kind=record["kind"],
+        index=record["index"],
+        n_items=record["n_items"],
+        clips=tuple(_clip_plan(c) for c in record["clips"]),
+        stages=tuple(record["stages"]),
+        fingerprints={pair["stage"]: pair["fingerprint"] for pair in record["fingerprints"]},
+        has_context=record["has_context"],
+        stored=tuple(StoredSegments(tuple(s["lengths"]), tuple(map(tuple, s["vectors"]))) for s in record["stored"]),
+        shown=tuple(
+            Shown(s["stage"], *(tuple(s[k]) for k in ("places", "lengths", "relevance", "evidence")))
+            for s in record["shown"]
+        ),
+    )
+
+
+def decoded_to_row(
+    row: pa.Table, decoded: Decoded | Failure, seconds: float, bytes_read: int | None = None
+) -> pa.Table:
+    """The item's row with its frames, or with why there are none."""
+    if isinstance(decoded, Failure):
+        record: dict[str, Any] = {"decoded_clips": [], "failure": asdict(decoded)}
+    else:
+        record = {
+            "decoded_clips": [_clip_to_record(clip) for clip in decoded.clips],
+            "decoder": decoded.decoder,
+            "coverage": decoded.coverage,
+            "bad_packets": decoded.bad_packets,
+        }
+    record |= {"decode_seconds": seconds, "bytes_read": bytes_read}
+    frames = pa.Table.from_pylist([record], schema=pa.schema(_FRAMES))
+    for name in frames.column_names:
+        row = row.append_column(frames.schema.field(name), frames[name])
+    return row
+
+
+def decoded_from_row(row: pa.Table) -> Decoded | Failure:
+    if (failure := row["failure"][0].as_py()) is not None:
+        return Failure(**failure)
+    clips = tuple(_clip_from_struct(clip) for clip in row["decoded_clips"][0])
+    return Decoded(clips, row["decoder"][0].as_py(), row["coverage"][0].as_py(), row["bad_packets"][0].as_py())
+
+
+def staged_to_row(receipt: Receipt, staged: bytes | None) -> pa.Table:
+    return pa.Table.from_pylist([receipt_record(receipt) | {"staged": staged}], schema=STAGED_SCHEMA)
+
+
+def receipt_record(receipt: Receipt) -> dict[str, Any]:
+    """A receipt in plain values; it also travels as the metadata of the staged file."""
+    return asdict(receipt) | {"seconds": _pairs(receipt.seconds, "seconds")}
+
+
+def receipt_from_record(record: dict[str, Any]) -> Receipt:
+    record = {"bytes_read": None} | record  # staged by a version that did not know it
+    failure = record["failure"]
+    return Receipt(
+        **{name: record[name] for name in RECEIPT_SCHEMA.names if name not in ("failure", "seconds")},
+        failure=None if failure is None else Failure(**failure),
+        seconds={pair["stage"]: pair["seconds"] for pair in record["seconds"]},
+    )
+
+
+def _pairs(mapping: Mapping[str, Any], value: str) -> list[dict[str, Any]]:
+    return [{"stage": stage, value: mapping[stage]} for stage in sorted(mapping)]
+
+
+def _clip_plan(record: dict[str, Any]) -> ClipPlan:
+    return ClipPlan(**{**record, "targets_s": tuple(record["targets_s"])})
+
+
+def _clip_to_record(clip: ClipFrames) -> dict[str, Any]:
+    encoder = clip.encoder_frames
+    return {
+        "clip_index": clip.clip_index,
+        "start_s": clip.start_s,
+        "end_s": clip.end_s,
+        "pts_s": clip.pts_s,
+        "height": clip.frames.shape[1],
+        "width": clip.frames.shape[2],
+        "frames": clip.frames.tobytes(),
+        "encoder_height": None if encoder is None else encoder.shape[1],
+        "encoder_width": None if encoder is None else encoder.shape[2],
+        "encoder_frames": None if encoder is None else encoder.tobytes(),
+        "thumbnails": list(clip.thumbnails),
+    }
+
+
+def _clip_from_struct(clip: pa.StructScalar) -> ClipFrames:
+    pts_s = tuple(clip["pts_s"].as_py())
+    return ClipFrames(
+        clip_index=clip["clip_index"].as_py(),
+        start_s=clip["start_s"].as_py(),
+        end_s=clip["end_s"].as_py(),
+        pts_s=pts_s,
+        frames=_pixels(clip, "", len(pts_s)),
+        encoder_frames=_pixels(clip, "encoder_", len(pts_s)) if clip["encoder_frames"].is_valid else None,
+        thumbnails=tuple(clip["thumbnails"].as_py()),
+    )
+
+
+def _pixels(clip: pa.StructScalar, prefix: str, n: int) -> Frames:
+    flat = np.frombuffer(clip[f"{prefix}frames"].as_buffer(), dtype=np.uint8)  # no copy
+    return flat.reshape(n, clip[f"{prefix}height"].as_py(), clip[f"{prefix}width"].as_py(), 3)
+
+
+BLOCKS_A_WORKER = 8
+
+
+def in_blocks(rows: Sequence[tuple[pa.Table, int]], n_workers: int) -> list[pa.Table]:
+    """Consecutive rows in blocks: a block is what one Ray task works through, and what is done again if it dies.
+
+    Each row comes with how many clips it is. Its tasks cost Ray a tenth of a second of CPU, so that short videos
+    share them; a block is no more work than the longest item, and each worker gets several: none waits for long.
+    """
+    most = min(CLIPS_PER_ITEM, sum(n_clips for _, n_clips in rows) // (n_workers * BLOCKS_A_WORKER))
+    blocks: list[list[pa.Table]] = []
+    room = 0
+    for row, n_clips in rows:
+        if n_clips > room:
+            blocks.append([])
+            room = most
+        blocks[-1].append(row)
+        room -= n_clips
+    return [pa.concat_tables(block) for block in blocks]
+
+
+def cut_into_items(
+    probed: Probed, stages: Sequence[str], fingerprints: Mapping[str, str], clips_per_item: int
+) -> list[Item]:
+    """A video's clips in runs of `clips_per_item`; every run but the first carries the frame before it as context."""
+    runs = [probed.clips[i : i + clips_per_item] for i in range(0, len(probed.clips), clips_per_item)]
+    items = []
+    for index, run in enumerate(runs):
+        context: tuple[ClipPlan, ...] = ()
+        if index > 0 and (before_s := run[0].before_s) is not None:
+            context = (ClipPlan(runs[index - 1][-1].clip_index, before_s, run[0].start_s, (before_s,)),)
+        items.append(
+            Item(
+                source=probed.source,
+                kind="index",
+                index=index,
+                n_items=len(runs),
+                clips=(*context, *run),
+                stages=tuple(stages),
+                fingerprints=fingerprints,
+                has_context=bool(context),
+            )
+        )
+    return items

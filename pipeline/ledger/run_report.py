@@ -1,0 +1,196 @@
+"""What a run did: the numbers printed at its end, its row in `runs`, and the check that the books balance."""
+
+import json
+import secrets
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.archive.listing import Listing
+from pipeline.config import IndexConfig
+from pipeline.errors import BooksDoNotBalance, UsageError
+from pipeline.execution.pools import Pools
+from pipeline.index.commits import record_run
+from pipeline.index.schemas import runs_schema
+from pipeline.index.snapshot import Index
+
+STATUSES = ("indexed", "partial", "failed", "quarantined", "pending", "deleted")
+POOL_STAGES = {"decode": ("probe", "decode"), "describe": ("embed", "describe")}
+PACKAGES = ("torch", "transformers", "ray", "pyarrow", "av", "decord", "s3fs")
+
+
+def new_run_id() -> str:
+    """Sortable by start time, unique by chance."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+@dataclass
+class Stopwatch:
+    """Items and seconds of work by stage, summed over all workers."""
+
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    items: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _began: float = 0.0
+
+    pools: Pools | None = None  # None: nothing had to be worked on
+    work_s: float = 0.0  # wall time from the first worker to the last
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.items[stage] += 1
+        self.seconds[stage] += seconds
+
+    def begin_work(self, pools: Pools) -> None:
+        self.pools, self._began = pools, time.monotonic()
+
+    def end_work(self) -> None:
+        self.work_s = time.monotonic() - self._began
+
+    def deadline(self, config: IndexConfig, pools: Pools) -> float | None:
+        """When the budget is spent, by time.monotonic(); None without one."""
+        limits = [] if config.budget_s is None else [config.budget_s]
+        if config.budget_gpu_s is not None:
+            held = pools.describe * pools.describe_gpus
+            if not held:
+                raise UsageError("--gpu-budget given, but this run holds no GPU; expected --budget, a time")
+            limits.append(config.budget_gpu_s / held)
+        return self._began + min(limits) if limits else None
+
+    def busy(self) -> dict[str, float]:
+        """Share of the working time that each pool's workers were busy; the highest is what limits the run."""
+        if self.pools is None or self.work_s <= 0:
+            return {}
+        sizes = {"decode": self.pools.decode, "describe": self.pools.describe}
+        return {
+            pool: sum(self.seconds[stage] for stage in stages) / (self.work_s * sizes[pool])
+            for pool, stages in POOL_STAGES.items()
+        }
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run, told in numbers."""
+
+    run_id: str
+    command: str
+    config: IndexConfig
+    listed: int
+    ignored: int
+    counts: dict[str, int]
+    watch: Stopwatch
+    finished_at: datetime
+    n_failed: int
+    n_tried: int
+    outcome: str = "ok"
+
+    @classmethod
+    def of(
+        cls,
+        run_id: str,
+        command: str,
+        config: IndexConfig,
+        index: Index,
+        listing: Listing,
+        watch: Stopwatch,
+        n_failed: int,
+        n_tried: int,
+    ) -> "RunReport":
+        counted = Counter(index.read("videos", ["status"])["status"].to_pylist())
+        return cls(
+            run_id=run_id,
+            command=command,
+            config=config,
+            listed=listing.table.num_rows,
+            ignored=listing.ignored,
+            counts={status: counted[status] for status in STATUSES},
+            watch=watch,
+            finished_at=datetime.now(UTC),
+            n_failed=n_failed,
+            n_tried=n_tried,
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """3 when more videos newly failed than --max-failed allows (default: half of those tried, at least 20)."""
+        allowed = self.config.max_failed
+        if allowed is None:
+            allowed = max(20, self.n_tried // 2)
+        return 3 if self.n_failed > allowed else 0
+
+    @property
+    def wall_s(self) -> float:
+        return (self.finished_at - self.watch.started_at).total_seconds()
+
+    def as_json(self) -> str:
+        """One line for whoever watches over the nights: what to raise an alert on, and no more."""
+        return json.dumps(
+            {
+                "run_id": self.run_id,
+                "exit_code": self.exit_code,
+                "index": self.config.output,
+                "listed": self.listed,
+                "ignored": self.ignored,
+                "tried": self.n_tried,
+                "newly_failed": self.n_failed,
+                "videos": self.counts,
+                "seconds": round(self.wall_s, 1),
+                "busy": {pool: round(share, 3) for pool, share in self.watch.busy().items()},
+            }
+        )
+
+    def __str__(self) -> str:
+        wall_s = self.wall_s
+        counts = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n)
+        stages = "\n".join(
+            f"  {stage:<9} {self.watch.items[stage]:>6} items {seconds:>9.1f} s  {seconds / wall_s:>5.0%} of one worker"
+            for stage, seconds in self.watch.seconds.items()
+        )
+        busy = self.watch.busy()
+        shares = ", ".join(f"{pool} {share:.0%} busy" for pool, share in busy.items())
+        pools = f"  pools: {shares}; {max(busy, key=lambda pool: busy[pool])} limits" if busy else ""
+        stages = "\n".join(filter(None, (stages, pools)))
+        return (
+            f"run {self.run_id}: {self.listed} videos listed, {self.ignored} other files ignored, {wall_s:.1f} s\n"
+            f"index {self.config.output}: {counts or 'empty'}" + (f"\n{stages}" if stages else "")
+        )
+
+
+def publish(index: Index, report: RunReport) -> None:
+    """The run's row in `runs`: one file of its own, so that a run with nothing to do changes nothing else."""
+    row = {
+        "run_id": report.run_id,
+        "started_at": report.watch.started_at,
+        "finished_at": report.finished_at,
+        "command": report.command,
+        "config": report.config.as_json(),
+        "listed": report.listed,
+        "ignored": report.ignored,
+        "counts": report.counts,
+        "stages": [
+            {"stage": stage, "items": report.watch.items[stage], "seconds": float(seconds)}
+            for stage, seconds in report.watch.seconds.items()
+        ],
+        "versions": [{"package": package, "version": version(package)} for package in PACKAGES],
+        "outcome": report.outcome,
+        "exit_code": report.exit_code,
+    }
+    record_run(index, report.run_id, pa.Table.from_pylist([row], schema=runs_schema()))
+
+
+def check_books(index: Index, listing: Listing) -> None:
+    """Every listed video has exactly one row, and no row has an unknown status. Raises BooksDoNotBalance."""
+    ledger = index.read("videos", ["video_id", "status"])
+    listed = listing.table["video_id"]
+    n_distinct = pc.count_distinct(ledger["video_id"]).as_py()
+    missing = pc.sum(pc.invert(pc.is_in(listed, ledger["video_id"].combine_chunks()))).as_py() or 0
+    unknown = pc.sum(pc.invert(pc.is_in(ledger["status"], pa.array(STATUSES)))).as_py() or 0
+    if n_distinct != ledger.num_rows or missing or unknown:
+        raise BooksDoNotBalance(
+            f"{listed.length()} videos listed: {missing} have no row, {ledger.num_rows - n_distinct} have more than "
+            f"one, {unknown} have no known status"
+        )

@@ -1,0 +1,1 @@
+"""Search, and the page people look at. Writes nothing to an index."""

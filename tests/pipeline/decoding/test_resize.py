@@ -1,0 +1,64 @@
+"""Pixels as transformers' own PIL image processors give them."""
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+from pipeline.decoding.resize import normalisation_from, recipe_from, resize
+from pipeline.models.pixels import normalise
+from pipeline.types import ResizeRecipe
+
+SIZES = [(48, 64), (64, 48), (360, 641), (37, 223), (224, 224), (17, 500)]
+CONFIGS = {
+    "siglip": (SiglipImageProcessorPil, {"size": {"height": 384, "width": 384}, "resample": 3}),
+    "siglip-bilinear": (SiglipImageProcessorPil, {"size": {"height": 96, "width": 128}, "resample": 2}),
+    "clip": (CLIPImageProcessorPil, {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}),
+    "clip-crop": (CLIPImageProcessorPil, {"size": {"shortest_edge": 101}, "crop_size": {"height": 88, "width": 95}}),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("size", SIZES)
+def test_equal_to_the_processor_of_the_encoder(name: str, size: tuple[int, int]) -> None:
+    kind, options = CONFIGS[name]
+    processor = kind(**options)
+    config = processor.to_dict()
+    frame = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = processor(images=[frame], return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+    resized = resize(frame, recipe_from(config))
+    ours = normalise(torch.from_numpy(np.stack([resized])), normalisation_from(config))
+    torch.testing.assert_close(ours, expected.float(), rtol=0, atol=2e-6)
+
+
+def test_equal_to_llava_onevision_on_video_frames() -> None:
+    """A video frame is resized whole to 384 x 384: the processor's first, base patch of a single image."""
+    processor = LlavaOnevisionImageProcessorPil(image_grid_pinpoints=[[384, 384]])
+    frame = np.random.default_rng(6).integers(0, 256, (270, 480, 3), dtype=np.uint8)
+    expected = processor(images=[frame], return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+    config = processor.to_dict()
+    ours = normalise(torch.from_numpy(resize(frame, recipe_from(config))[None].copy()), normalisation_from(config))
+    torch.testing.assert_close(ours[0], expected[0][0].float(), rtol=0, atol=2e-6)
+
+
+def test_numbers_come_from_the_config() -> None:
+    assert recipe_from({"size": {"height": 384, "width": 378}, "resample": 2}) == ResizeRecipe(384, 378, 2)
+    old = {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 3}
+    assert recipe_from(old) == ResizeRecipe(224, 224, 3, 224)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"size": {"longest_edge": 384}},
+        {"size": {"shortest_edge": 224}},
+        {"size": {"height": 224, "width": 224}, "do_resize": False},
+        {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": {"height": 336, "width": 336}},
+    ],
+)
+def test_a_config_it_cannot_follow_is_refused(config: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="preprocessor config: expected"):
+        recipe_from(config)
