@@ -27,7 +27,7 @@ VIDEOS_PER_CHILD = 200
 """Decoders leak; a child is replaced after so many requests (about 0.2 s each time)."""
 START_S = 60.0
 _CHILD = (sys.executable, "-m", "pipeline.decoding.child")
-_ROOT = str(Path(__file__).resolve().parents[1])
+_ROOT = str(Path(__file__).resolve().parents[2])
 
 Answer = tuple[dict[str, Any], bytearray]
 Fill = Callable[[int, int], tuple[int, int]]
