@@ -25,6 +25,60 @@ TEMPLATE = (  # content as parts, like llava-hf's
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
+LMMS_LAB_ONEVISION_7B: dict[str, Any] = {
+    # lmms-lab/llava-onevision-qwen2-7b-ov, config.json; a copy stands in PaddlePaddle/PaddleMIX's tests of llava_qwen
+    "architectures": ["LlavaQwenForCausalLM"],
+    "mm_newline_position": "one_token",
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "image_token_index": 151646,
+    "image_aspect_ratio": "anyres_max_9",
+    "image_crop_resolution": None,
+    "image_grid_pinpoints": [[h, w] for h in range(384, 2305, 384) for w in range(384, 2305, 384)],
+    "image_split_resolution": None,
+    "initializer_range": 0.02,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "mm_hidden_size": 1152,
+    "mm_patch_merge_type": "spatial_unpad",
+    "mm_projector_lr": None,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_resampler_type": None,
+    "mm_spatial_pool_mode": "bilinear",
+    "mm_tunable_parts": "mm_vision_tower,mm_mlp_adapter,mm_language_model",
+    "mm_use_im_patch_token": False,
+    "mm_use_im_start_end": False,
+    "mm_vision_select_feature": "patch",
+    "mm_vision_select_layer": -2,
+    "mm_vision_tower": "google/siglip-so400m-patch14-384",
+    "mm_vision_tower_lr": 2e-06,
+    "model_type": "llava",
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "pos_skipping_range": 4096,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000.0,
+    "sliding_window": 131072,
+    "tie_word_embeddings": False,
+    "tokenizer_model_max_length": 32768,
+    "tokenizer_padding_side": "right",
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.40.0.dev0",
+    "use_cache": True,
+    "use_mm_proj": True,
+    "use_pos_skipping": False,
+    "use_sliding_window": False,
+    "vision_tower_pretrained": None,
+    "vocab_size": 152064,
+}
+REDUCED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
 
 def tokenizer(template: str | None = TEMPLATE, controls: list[str] = CONTROLS) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate(["[UNK]", *WORDS])}
@@ -62,6 +116,7 @@ def onevision_config(
             vocab_size=len(tok),
             max_position_embeddings=4096,
             tie_word_embeddings=tied,
+            rope_theta=1_000_000.0,
             bos_token_id=None,
             eos_token_id=tok.convert_tokens_to_ids("<|im_end|>"),
         ),
@@ -92,8 +147,12 @@ def write_onevision(folder: Path, seed: int = 0, **sizes: Any) -> Path:
     return folder
 
 
-def write_lmms_lab(folder: Path, seed: int = 0, newline: str = "grid", **sizes: Any) -> Path:
-    """lmms-lab's original layout, key by key: LLaVA-Video where `newline` is "grid", OneVision where "one_token"."""
+def write_lmms_lab(folder: Path, seed: int = 0, newline: str = "grid", marked_tied: bool = True, **sizes: Any) -> Path:
+    """lmms-lab's original layout, key by key: LLaVA-Video where `newline` is "grid", OneVision where "one_token".
+
+    A tied model has no lm_head in its file; without `marked_tied` config.json says all the same that it is untied, as
+    the published 0.5B does (LLaVA-VL/LLaVA-NeXT issue 315).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tok = tokenizer(template=None, controls=CONTROLS[:2])
     config = onevision_config(tokenizer(), **sizes)
@@ -114,18 +173,13 @@ def write_lmms_lab(folder: Path, seed: int = 0, newline: str = "grid", **sizes: 
         if not (tied and name == "lm_head.weight"):
             renamed[name] = tensor.clone().contiguous()
     save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
-    text = config.text_config.to_dict()
-    raw = {
-        **{k: text[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")},
-        **{k: text[k] for k in ("num_key_value_heads", "vocab_size", "rms_norm_eps", "max_position_embeddings")},
-        "architectures": ["LlavaQwenForCausalLM"],
-        "model_type": "llava",
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": tied,
-        "mm_vision_tower": "vision",
+    text = config.text_config
+    raw = LMMS_LAB_ONEVISION_7B | {
+        **{key: getattr(text, key) for key in REDUCED},
         "mm_newline_position": newline,
-        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_tower": "vision",
         "mm_hidden_size": 36,
+        "tie_word_embeddings": tied and marked_tied,
         "vision_config": {"num_attention_heads": 3},
     }
     (folder / "config.json").write_text(json.dumps(raw))

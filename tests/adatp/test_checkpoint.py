@@ -13,7 +13,16 @@ from torch import Tensor
 import adatp
 from adatp.prompt import prompt_for
 from tests.adatp import transcriptions as slow
-from tests.adatp.checkpoints import CONTROLS, TEMPLATE, tokenizer, write_lmms_lab, write_onevision
+from tests.adatp.checkpoints import (
+    CONTROLS,
+    REDUCED,
+    TEMPLATE,
+    onevision_config,
+    random_model,
+    tokenizer,
+    write_lmms_lab,
+    write_onevision,
+)
 
 
 def transcribed_features(model: adatp.VideoLLM, pixels: Tensor, grid: int, average: bool, newlines: bool) -> Tensor:
@@ -113,6 +122,122 @@ def test_both_layouts_hold_the_same_model(tmp_path: Path, tied: bool) -> None:
         assert torch.equal(tensors[original], state[ours]), original
     assert theirs.layout == adatp.ONEVISION
     assert theirs.hf.config.vision_config.image_size == 40
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+NO_ARITHMETIC = {"sliding_window", "max_window_layers"}  # no layer slides: transformers drops them itself
+
+
+def lost_keys(raw: dict[str, Any], model: adatp.VideoLLM) -> set[str]:
+    """Keys of lmms-lab's config.json whose value the loaded decoder does not have."""
+    text = model.hf.config.text_config
+    effective = text.to_dict() | text.rope_parameters
+    carried = {key for key in raw if key in effective and key not in NO_ARITHMETIC}
+    assert {"rope_theta", "rms_norm_eps", "hidden_act", "max_position_embeddings", *REDUCED} <= carried
+    fixed = {"architectures", "model_type", "transformers_version", "vocab_size", "tie_word_embeddings"}
+    return {key for key in carried - fixed if raw[key] != effective[key]}
+
+
+@torch.inference_mode()
+def logits_of(model: Any) -> Tensor:
+    ids = torch.arange(2, 40)[None] % model.config.text_config.vocab_size
+    logits: Tensor = model(input_ids=ids).logits
+    return logits
+
+
+@pytest.mark.parametrize("newline", ["one_token", "grid"])
+def test_every_number_of_lmms_labs_configuration_is_carried(tmp_path: Path, newline: str) -> None:
+    """Key by key, and in logits: transformers' own class with the published numbers written out."""
+    folder = write_lmms_lab(tmp_path, newline=newline)
+    raw = json.loads((folder / "config.json").read_text())
+    assert raw["rope_theta"] == 1e6
+    model = adatp.load(folder)
+    assert lost_keys(raw, model) == set()
+    words = tokenizer()
+    config = onevision_config(words)
+    config.text_config.vocab_size = len(tokenizer(template=None, controls=CONTROLS[:2]))
+    assert config.text_config.rope_parameters == {"rope_theta": 1e6, "rope_type": "default"}
+    torch.testing.assert_close(logits_of(model.hf), logits_of(random_model(config)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope_theta", 10_000.0),
+        ("rms_norm_eps", 1e-2),
+        ("hidden_act", "gelu"),
+        ("num_attention_heads", 3),
+        ("rope_scaling", {"type": "linear", "factor": 4.0}),
+    ],
+)
+def test_a_changed_number_is_seen_by_the_guard_and_in_the_logits(tmp_path: Path, key: str, value: Any) -> None:
+    """What guards the configuration would turn red: the source says one thing, the loaded model another."""
+    folder = write_lmms_lab(tmp_path)
+    published = json.loads((folder / "config.json").read_text())
+    before = adatp.load(folder)
+    edit_config(folder, **{key: value})
+    if key == "num_attention_heads":  # 3 heads of 16 instead of 6 of 8: the file's keys no longer fit
+        with pytest.raises(adatp.CheckpointError, match="wrongly shaped"):
+            adatp.load(folder)
+        return
+    after = adatp.load(folder)
+    found = lost_keys(published, after)
+    assert found == ({key} if key != "rope_scaling" else set())
+    assert (after.hf.config.text_config.rope_parameters["rope_type"] == "linear") == (key == "rope_scaling")
+    assert (logits_of(before.hf) - logits_of(after.hf)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mm_projector_type": "linear"}, "expected mm_projector_type 'mlp2x_gelu' or null, got 'linear'"),
+        ({"mm_resampler_type": "spatial_pool"}, "expected mm_resampler_type null, got 'spatial_pool'"),
+        ({"mm_newline_position": "frame"}, "mm_newline_position 'one_token' or 'grid' or null, got 'frame'"),
+        ({"mm_spatial_pool_mode": "max"}, "mm_spatial_pool_mode"),
+        ({"add_faster_video": True}, "add_faster_video"),
+        ({"logit_scale": 0.5, "attention_bias": True}, "unknown settings attention_bias, logit_scale"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "fixed frequencies, got rope_type 'dynamic'"),
+        ({"use_sliding_window": True}, "expected full attention"),
+    ],
+)
+def test_settings_it_cannot_honour_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = write_lmms_lab(tmp_path)
+    edit_config(folder, **changes)
+    with pytest.raises(adatp.CheckpointError, match=message):
+        adatp.load(folder)
+
+
+def test_an_unmarked_tied_checkpoint_has_its_embeddings_as_its_head(tmp_path: Path) -> None:
+    """lmms-lab's 0.5B: no lm_head in the file, "tie_word_embeddings": false in config.json."""
+    folder = write_lmms_lab(tmp_path / "0.5b", tied=True, marked_tied=False)
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is False
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    model = adatp.load(folder)
+    assert torch.equal(model.hf.lm_head.weight, model.decoder.embed_tokens.weight)
+    marked = adatp.load(write_lmms_lab(tmp_path / "marked", tied=True))
+    assert torch.equal(logits_of(model.hf), logits_of(marked.hf))
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    folder = write_onevision(tmp_path)
+    other = tokenizer()
+    other.add_tokens(["surplus"])
+    other.save_pretrained(folder)
+    with pytest.raises(adatp.CheckpointError, match=rf"at most {len(other) - 1} tokens.*got {len(other)}"):
+        adatp.load(folder)
+
+
+def test_the_towers_given_numbers_are_carried(tmp_path: Path) -> None:
+    folder = write_lmms_lab(tmp_path)
+    usual = adatp.load(folder).hf.config.vision_config
+    assert (usual.layer_norm_eps, usual.hidden_act) == (1e-6, "gelu_pytorch_tanh")  # SigLIP's own
+    edit_config(folder, vision_config={"num_attention_heads": 3, "layer_norm_eps": 1e-3, "hidden_act": "relu"})
+    given = adatp.load(folder).hf.config.vision_config
+    assert (given.layer_norm_eps, given.hidden_act, given.num_attention_heads) == (1e-3, "relu", 3)
 
 
 @pytest.mark.parametrize("write", [write_onevision, write_lmms_lab], ids=["transformers", "lmms-lab"])
