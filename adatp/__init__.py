@@ -7,7 +7,7 @@
 It runs unmodified transformers models and knows no Ray, no storage and no video file. Importing it changes nothing.
 """
 
-from adatp.checkpoint import CheckpointError, load
+from adatp.checkpoint import CheckpointError, load, shapes
 from adatp.controls import FrameDrop, NoPruning, RandomTokens, UniformTokens
 from adatp.dycoke import DyCoke
 from adatp.engine import Engine, Request, Result
@@ -53,5 +53,6 @@ __all__ = [
     "representative_frames",
     "segment_lengths",
     "segment_relevance",
+    "shapes",
     "tower_flops",
 ]

@@ -6,6 +6,7 @@ or loading stops and names the keys. Both layouts end in the same unmodified tra
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     frame_layout: FrameLayout | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> VideoLLM:
     """Load a Video LLM from the folder `path`.
 
@@ -132,6 +134,8 @@ def load(
         frame_layout: how frames become tokens. None reads it from config.json: `mm_newline_position` "grid" means
             LLaVA-Video (average pooling and a newline per row, as it is evaluated, whatever mm_spatial_pool_mode says),
             anything else OneVision. Converted LLaVA-Video checkpoints that lost the field need `LLAVA_VIDEO` here.
+        tensors: weights by the names of the folder's files, in place of those files, which then need not be there:
+            `shapes` of their headers check a checkpoint without reading, or even having, its weights.
 
     Raises:
         CheckpointError: not such a folder, another architecture, pickled weights, missing or surplus keys.
@@ -139,13 +143,13 @@ def load(
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"expected a local folder with config.json, got {str(path)!r}")
-    if not list(folder.glob("*.safetensors")):
+    if tensors is None and not list(folder.glob("*.safetensors")):
         raise CheckpointError(
             f"expected *.safetensors in {str(path)!r}, found {sorted(p.name for p in folder.iterdir())}"
         )
     raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
     is_lmms_lab = "mm_vision_tower" in raw
-    hf = _load_lmms_lab(folder, raw, dtype) if is_lmms_lab else _load_transformers(folder, dtype)
+    hf = _load_lmms_lab(folder, raw, dtype, tensors) if is_lmms_lab else _load_transformers(folder, dtype, tensors)
     _check_supported(hf.config)
     if frame_layout is None:
         frame_layout = _layout_of(raw)
@@ -169,13 +173,19 @@ def _layout_of(raw: dict[str, Any]) -> FrameLayout:
     )
 
 
-def _load_transformers(folder: Path, dtype: torch.dtype) -> Any:
+def shapes(headers: Mapping[str, tuple[int, ...]], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Tensors that have a shape and no memory, for `load(tensors=...)`: each is a single zero seen many times."""
+    return {name: torch.zeros((), dtype=dtype).expand(shape) for name, shape in headers.items()}
+
+
+def _load_transformers(folder: Path, dtype: torch.dtype, tensors: Mapping[str, Tensor] | None) -> Any:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if config.model_type != "llava_onevision":
         raise CheckpointError(f"expected model_type llava_onevision in {str(folder)!r}, got {config.model_type!r}")
     model, report = HFModel.from_pretrained(
-        folder,
+        folder if tensors is None else None,
         config=config,
+        state_dict=None if tensors is None else dict(tensors),
         dtype=dtype,
         local_files_only=True,
         use_safetensors=True,
@@ -186,9 +196,9 @@ def _load_transformers(folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _load_lmms_lab(folder: Path, raw: dict[str, Any], dtype: torch.dtype) -> Any:
+def _load_lmms_lab(folder: Path, raw: dict[str, Any], dtype: torch.dtype, given: Mapping[str, Tensor] | None) -> Any:
     """The original LLaVA-NeXT layout: same modules under other names, and no vision configuration of its own."""
-    tensors = _read_safetensors(folder)
+    tensors = _read_safetensors(folder) if given is None else given
     renamed = {_transformers_name(name): tensor for name, tensor in tensors.items()}
     config = LlavaOnevisionConfig(
         vision_config=_lmms_vision_config(folder, raw, renamed),
