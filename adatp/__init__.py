@@ -10,20 +10,25 @@ It runs unmodified transformers models and knows no Ray, no storage and no video
 from adatp.checkpoint import CheckpointError, load, shapes
 from adatp.controls import FrameDrop, NoPruning, RandomTokens, UniformTokens
 from adatp.dycoke import DyCoke
+from adatp.echoprune import EchoPrune
 from adatp.engine import Engine, Request, Result
+from adatp.evs import EVS
 from adatp.fastv import FastV
 from adatp.flops import FlopsRatios, LLMShape, TowerShape, tower_flops
 from adatp.likelihood import ChoiceLogprob
 from adatp.method import AdaTP
 from adatp.methods import METHODS, PAPER_SETTINGS
 from adatp.model import VideoLLM
+from adatp.onsets import Onsets
 from adatp.pyramiddrop import PyramidDrop
 from adatp.segments import representative_frames, segment_lengths, segment_relevance
+from adatp.vcast import VCast
 from adatp.vidcom2 import VidCom2
 from adatp.vision import LLAVA_VIDEO, ONEVISION, FrameLayout, Visual
 from adatp.visionzip import VisionZip
 
 __all__ = [
+    "EVS",
     "LLAVA_VIDEO",
     "METHODS",
     "ONEVISION",
@@ -32,6 +37,7 @@ __all__ = [
     "CheckpointError",
     "ChoiceLogprob",
     "DyCoke",
+    "EchoPrune",
     "Engine",
     "FastV",
     "FlopsRatios",
@@ -39,12 +45,14 @@ __all__ = [
     "FrameLayout",
     "LLMShape",
     "NoPruning",
+    "Onsets",
     "PyramidDrop",
     "RandomTokens",
     "Request",
     "Result",
     "TowerShape",
     "UniformTokens",
+    "VCast",
     "VidCom2",
     "VideoLLM",
     "VisionZip",

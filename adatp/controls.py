@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from adatp.plan import Clip, Plan, everything, kept
-from adatp.schedule import mean_share
 
 
 def evenly(n: int, n_keep: int) -> Tensor:
@@ -34,7 +33,7 @@ class _Share:
             raise ValueError(f"expected keep in (0, 1], got {self.keep}")
 
     def share(self, clip: Clip) -> float:
-        return mean_share(clip.n_visual, clip.n_layers, clip.p) if self.keep is None else self.keep
+        return clip.mean_share if self.keep is None else self.keep
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from adatp.plan import Clip, Plan, kept
-from adatp.schedule import mean_share
 
 
 def dycoke_keep(frames: Tensor, n_keep: int, official: bool = True) -> Tensor:
@@ -67,5 +66,5 @@ class DyCoke:
         c = clip.visual.tokens_per_frame
         whole = len(dycoke_keep(clip.visual.tokens[..., :1], 0, self.official)) // c
         compressed = clip.n_frames - whole
-        spare = mean_share(clip.n_visual, clip.n_layers, clip.p) * clip.n_visual - whole * c
+        spare = clip.mean_share * clip.n_visual - whole * c
         return max(0, min(c, round(spare / compressed))) if compressed else c

@@ -34,6 +34,8 @@ class Request:
         relevance: one score per segment (Eq. 3, averaged). None: global debiasing is off.
         method: a name of `METHODS`, or a method with options, such as `AdaTP(tau_t=0.1)`.
         p: the paper's p, above 0. Methods other than AdaTP keep what costs as much as AdaTP's schedule at this p.
+        share: mean over layers of the share of visual tokens that such methods keep instead, in (0, 1]: equal FLOPs
+            with any other run. AdaTP itself, and a method whose options say what to keep, do not heed it.
         choices: answers to score instead of generating; `Result.choice_logprobs` has one entry for each.
         encoder_flops: what segmentation cost on this clip, for the end-to-end ratio.
         trace: record which visual tokens entered each layer.
@@ -46,6 +48,7 @@ class Request:
     relevance: tuple[float, ...] | None = None
     method: str | Method = "adatp"
     p: float = 1.0
+    share: float | None = None
     max_new_tokens: int = 64
     choices: tuple[str, ...] | None = None
     encoder_flops: float = 0.0
@@ -55,6 +58,8 @@ class Request:
         method = resolve(self.method)
         if not (math.isfinite(self.p) and self.p > 0):
             raise ValueError(f"{self.key}: expected p above 0, got {self.p}")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ValueError(f"{self.key}: expected share in (0, 1], got {self.share}")
         if self.max_new_tokens < 1:
             raise ValueError(f"{self.key}: expected max_new_tokens of at least 1, got {self.max_new_tokens}")
         if self.choices is not None and not self.choices:
@@ -168,7 +173,7 @@ class Engine:
 
     @torch.inference_mode()
     def _run_batch(self, batch: list[Request]) -> dict[str, Result]:
-        clips = [clip_of(request, self.model.n_layers) for request in batch]
+        clips = [clip_of(request, self.model) for request in batch]
         prefilled, prefill_ms = self._prefill(batch, clips)
         generating = [i for i, request in enumerate(batch) if request.choices is None]
         chosen = {
@@ -255,8 +260,11 @@ class Engine:
         )
 
 
-def clip_of(request: Request, n_layers: int) -> Clip:
-    """What the request's method sees; representative frames are picked out here where all frames were given."""
+def clip_of(request: Request, model: VideoLLM) -> Clip:
+    """What the request's method sees; representative frames are picked out here where all frames were given.
+
+    A prompt without relevances is one that names nothing: its words are not shown.
+    """
     visual, segments, method = request.visual, request.segments, resolve(request.method)
     n_frames = visual.n_frames if segments is None else sum(segments)
     frames = tuple(range(n_frames))
@@ -264,4 +272,8 @@ def clip_of(request: Request, n_layers: int) -> Clip:
         frames = method.frames_encoded(segments)
         if visual.n_frames > len(frames):
             visual = visual[list(frames)]
-    return Clip(visual, n_frames, frames, segments, request.relevance, n_layers, request.p)
+    words = None
+    if request.relevance is not None:
+        ids = torch.tensor(model.prompt.plain_ids(request.prompt), device=model.device)
+        words = model.decoder.embed_tokens(ids)
+    return Clip(visual, n_frames, frames, segments, request.relevance, model.n_layers, request.p, words, request.share)

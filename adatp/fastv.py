@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from adatp.plan import Clip, Cut, Plan, everything
-from adatp.schedule import mean_share
 
 
 def fastv_keep(scores: Tensor, n_keep: int) -> Tensor:
@@ -40,5 +39,5 @@ class FastV:
 
     def _solved_keep(self, clip: Clip) -> float:
         """K layers see everything; the other N - K share what is left of the schedule's total."""
-        total = mean_share(clip.n_visual, clip.n_layers, clip.p) * clip.n_layers
+        total = clip.mean_share * clip.n_layers
         return min(1.0, max(0.0, (total - self.layer) / (clip.n_layers - self.layer)))

@@ -4,10 +4,14 @@ from types import MappingProxyType
 
 from adatp.controls import FrameDrop, NoPruning, RandomTokens, UniformTokens
 from adatp.dycoke import DyCoke
+from adatp.echoprune import EchoPrune
+from adatp.evs import EVS
 from adatp.fastv import FastV
 from adatp.method import AdaTP
+from adatp.onsets import Onsets
 from adatp.plan import Method
 from adatp.pyramiddrop import PyramidDrop
+from adatp.vcast import VCast
 from adatp.vidcom2 import VidCom2
 from adatp.visionzip import VisionZip
 
@@ -20,6 +24,10 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
         "dycoke": DyCoke(),
         "pyramiddrop": PyramidDrop(),
         "vidcom2": VidCom2(),
+        "evs": EVS(),
+        "echoprune": EchoPrune(),
+        "vcast": VCast(),
+        "onsets": Onsets(),
         "random": RandomTokens(),
         "uniform": UniformTokens(),
         "framedrop": FrameDrop(),

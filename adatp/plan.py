@@ -13,12 +13,17 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from adatp.schedule import mean_share
 from adatp.vision import Visual
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip as a method sees it. `visual` holds all n frames, or only those named in `frames` (ascending)."""
+    """One clip as a method sees it. `visual` holds all n frames, or only those named in `frames` (ascending).
+
+    words: input embeddings of the question, (T, d); None where the prompt names nothing.
+    share: see `Request.share`.
+    """
 
     visual: Visual
     n_frames: int
@@ -27,11 +32,18 @@ class Clip:
     relevance: tuple[float, ...] | None
     n_layers: int
     p: float
+    words: Tensor | None = None
+    share: float | None = None
 
     @property
     def n_visual(self) -> int:
         """V0: the visual tokens an unpruned prompt of this clip holds."""
         return self.n_frames * self.visual.tokens_per_frame
+
+    @property
+    def mean_share(self) -> float:
+        """Mean over layers of the share of V0 that methods with a ratio of their own may keep."""
+        return mean_share(self.n_visual, self.n_layers, self.p) if self.share is None else self.share
 
     @property
     def origin(self) -> Tensor:
@@ -83,6 +95,6 @@ def everything(clip: Clip) -> Plan:
     return Plan(clip.visual.tokens.flatten(0, 1), clip.origin, keeps_positions=True)
 
 
-def kept(clip: Clip, index: Tensor) -> Plan:
-    """A pre-LLM method that keeps the tokens at `index` (into frame-major order), in that order, renumbered."""
-    return Plan(clip.visual.tokens.flatten(0, 1)[index], clip.origin[index], keeps_positions=False)
+def kept(clip: Clip, index: Tensor, keeps_positions: bool = False) -> Plan:
+    """A method before the LLM: the tokens at `index` (into frame-major order), in that order."""
+    return Plan(clip.visual.tokens.flatten(0, 1)[index], clip.origin[index], keeps_positions)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from adatp.fastv import fastv_keep
 from adatp.plan import Clip, Cut, Plan, everything
-from adatp.schedule import mean_share
 
 
 def pyramiddrop_keep(scores: Tensor, n_visual: int, ratio: float) -> Tensor:
@@ -50,7 +49,7 @@ class PyramidDrop:
         return Plan(before.tokens, before.origin, keeps_positions=True, cuts=cuts)
 
     def _solved_ratios(self, clip: Clip, depths: tuple[int, ...]) -> tuple[float, ...]:
-        target = mean_share(clip.n_visual, clip.n_layers, clip.p) * clip.n_layers
+        target = clip.mean_share * clip.n_layers
         spans = [b - a for a, b in zip(depths, [*depths[1:], clip.n_layers], strict=True)]
         low, high = 0.0, 1.0
         for _ in range(50):  # bisection: the cost rises with x

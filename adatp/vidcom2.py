@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from adatp.plan import Clip, Plan, kept
-from adatp.schedule import mean_share
 
 _SCALES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
 _TEMPERATURE = 0.01
@@ -58,7 +57,7 @@ class VidCom2:
         patches = visual.patch_columns
         keep = self.keep
         if keep is None:
-            total = mean_share(clip.n_visual, clip.n_layers, clip.p) * c
+            total = clip.mean_share * c
             keep = min(1.0, max(0.0, (total - (c - len(patches))) / len(patches)))
         mask = torch.ones(visual.n_frames, c, dtype=torch.bool, device=visual.tokens.device)
         mask[:, patches] = False

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from adatp.plan import Clip, Plan
-from adatp.schedule import mean_share
 
 
 def visionzip(
@@ -83,7 +82,7 @@ class VisionZip:
         visual, c = clip.visual, clip.visual.tokens_per_frame
         wanted = self.tokens_per_frame
         if wanted is None:
-            wanted = max(1, round(c * mean_share(clip.n_visual, clip.n_layers, clip.p)))
+            wanted = max(1, round(c * clip.mean_share))
         if not 1 <= wanted <= c:
             raise ValueError(f"expected tokens_per_frame in 1..{c}, got {wanted}")
         patches = visual.patch_columns

@@ -62,7 +62,7 @@ def engine(model: adatp.VideoLLM, n: int, method: str) -> Callable[[], int]:
 def generate(model: adatp.VideoLLM, n: int) -> Callable[[], int]:
     inputs = []
     for request in clips(model, n, "none"):
-        plan = resolve("none").plan(clip := clip_of(request, model.n_layers))
+        plan = resolve("none").plan(clip := clip_of(request, model))
         inputs.append(embed(model, model.prompt.ids(request.prompt), plan, clip.n_visual).embeddings[None])
 
     def go() -> int:

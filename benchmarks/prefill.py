@@ -50,7 +50,7 @@ def clip_request(model: adatp.VideoLLM, method: str, segments: tuple[int, ...]) 
 def ours(model: adatp.VideoLLM, method: str, segments: tuple[int, ...]) -> Callable[[], tuple[int, ...]]:
     """A prefill of the engine; returns the visual tokens of each layer."""
     request = clip_request(model, method, segments)
-    clip, ids = clip_of(request, model.n_layers), model.prompt.ids(request.prompt)
+    clip, ids = clip_of(request, model), model.prompt.ids(request.prompt)
 
     def go() -> tuple[int, ...]:
         done = prefill(model, [embed(model, ids, resolve(request.method).plan(clip), clip.n_visual)])[0]
@@ -62,7 +62,7 @@ def ours(model: adatp.VideoLLM, method: str, segments: tuple[int, ...]) -> Calla
 def theirs(model: adatp.VideoLLM) -> Callable[[], tuple[int, ...]]:
     """transformers' own prefill of the same embeddings."""
     request = clip_request(model, "none", ONE_FRAME_EACH)
-    clip = clip_of(request, model.n_layers)
+    clip = clip_of(request, model)
     ids = model.prompt.ids(request.prompt)
     embeddings = embed(model, ids, resolve("none").plan(clip), clip.n_visual).embeddings[None]
 
@@ -89,7 +89,7 @@ def clocked(model: adatp.VideoLLM, go: Callable[[], object]) -> tuple[float, flo
 def selection_seconds(model: adatp.VideoLLM, counts: tuple[int, ...], repeats: int) -> tuple[float, float]:
     """(wall, CPU) seconds of all cuts' scoring and selection, on random tensors of their shapes; medians."""
     request = clip_request(model, "adatp", ONE_FRAME_EACH)
-    plan = resolve("adatp").plan(clip_of(request, model.n_layers))
+    plan = resolve("adatp").plan(clip_of(request, model))
     ids = model.prompt.ids(request.prompt)
     header = ids.index(model.prompt.video_token_id)
     rows = len(ids) - header - 1

@@ -27,7 +27,7 @@ def run(model: adatp.VideoLLM, visual: adatp.Visual, **options: Any) -> adatp.Re
 
 
 def prefill_logits(model: adatp.VideoLLM, asked: adatp.Request) -> Tensor:
-    clip = clip_of(asked, model.n_layers)
+    clip = clip_of(asked, model)
     plan = resolve(asked.method).plan(clip)
     return prefill(model, [embed(model, model.prompt.ids(asked.prompt), plan, clip.n_visual)])[0].logits
 
@@ -64,12 +64,12 @@ def test_a_budget_of_everything_equals_none(onevision: adatp.VideoLLM, pixels: T
         adatp.AdaTP(rows="last", end=5),
         adatp.FastV(layer=3, keep=0.3),
         adatp.AdaTP(representative_frames=2),
+        adatp.Onsets(refresh=3),
+        adatp.EchoPrune(keep=0.4),
     ],
     ids=repr,
 )
-def test_dropping_equals_masking_the_same_tokens(
-    onevision: adatp.VideoLLM, pixels: Tensor, method: adatp.AdaTP | adatp.FastV
-) -> None:
+def test_dropping_equals_masking_the_same_tokens(onevision: adatp.VideoLLM, pixels: Tensor, method: Any) -> None:
     """The reference keeps every token in every layer and hides dropped ones behind a mask, recomputing everything."""
     visual = onevision.encode(pixels)
     dropped = run(onevision, visual, method=method)
@@ -143,7 +143,7 @@ def test_text_and_newline_are_never_dropped_and_positions_rise(
     onevision: adatp.VideoLLM, pixels: Tensor, method: str
 ) -> None:
     asked = request(onevision.encode(pixels), method=method)
-    clip = clip_of(asked, onevision.n_layers)
+    clip = clip_of(asked, onevision)
     ids = onevision.prompt.ids(PROMPT)
     sequence = embed(onevision, ids, resolve(method).plan(clip), clip.n_visual)
     done = prefill(onevision, [sequence])[0]
@@ -256,6 +256,7 @@ def test_bad_requests_are_refused_by_name(onevision: adatp.VideoLLM, pixels: Ten
         ({"method": 3}, "expected a method's name"),
         ({"p": 0.0}, "p above 0, got 0"),
         ({"p": float("nan")}, "p above 0, got nan"),
+        ({"share": 0.0}, r"share in \(0, 1\], got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"choices": ()}, "at least one choice"),
         ({"segments": None, "relevance": None}, "needs segments"),

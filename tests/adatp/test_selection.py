@@ -11,11 +11,14 @@ from torch import Tensor
 import adatp
 from adatp.debias import debiased_ratios, first_at_each_position, quotas, top_of_each_segment
 from adatp.dycoke import dycoke_keep
+from adatp.echoprune import echoprune_keep
+from adatp.evs import evs_keep
 from adatp.fastv import fastv_keep
 from adatp.method import Selection
 from adatp.pyramiddrop import pyramiddrop_keep
 from adatp.schedule import budgets, default_end, mean_share
 from adatp.segments import segment_of_frame
+from adatp.vcast import vcast_counts, vcast_keep
 from adatp.vidcom2 import vidcom2_keep
 from adatp.visionzip import visionzip
 from tests.adatp import transcriptions as slow
@@ -166,6 +169,42 @@ def test_vidcom2_equals_its_transcription(ratio: float) -> None:
     assert [index.tolist() for index in vidcom2_keep(tokens, ratio)] == slow.vidcom2(tokens, ratio)
 
 
+def near_copies(n: int, seed: int) -> Tensor:
+    """Frames of 9 tokens of which some repeat the frame before exactly, so that scores tie."""
+    frames = random_tensor(n, 9, 6, seed=seed) + random_tensor(1, 9, 6, seed=seed + 1)
+    frames[1::3] = frames[0::3][: len(frames[1::3])]
+    return frames
+
+
+@pytest.mark.parametrize("n_keep", [0, 1, 9, 10, 17, 40, 63])
+@pytest.mark.parametrize("seed", range(3))
+def test_evs_echoprune_and_vcast_equal_their_transcriptions(n_keep: int, seed: int) -> None:
+    """In float64, so that equal scores are equal however they are summed."""
+    frames, words = near_copies(7, seed).double(), random_tensor(4, 6, seed=seed + 9).double()
+    assert evs_keep(frames, n_keep).tolist() == slow.evs(frames, n_keep)
+    assert echoprune_keep(frames, words, n_keep).tolist() == slow.echoprune(frames, words, n_keep)
+    assert echoprune_keep(frames, None, n_keep).tolist() == slow.echoprune(frames, None, n_keep)
+    assert vcast_keep(frames, n_keep).tolist() == slow.vcast(frames, n_keep)
+
+
+def test_pruners_before_the_decoder_on_one_frame_and_on_two() -> None:
+    """EVS keeps the first frame whole; V-CAST one token a frame at the least; EchoPrune exactly what it is given."""
+    for n in (1, 2):
+        frames = random_tensor(n, 9, 6, seed=n)
+        assert evs_keep(frames, 4).tolist() == list(range(9))
+        assert len(vcast_keep(frames, 1)) == n
+        assert len(echoprune_keep(frames, None, 4)) == 4
+    assert len(echoprune_keep(random_tensor(5, 9, 6, seed=0), None, 0)) == 0
+
+
+def test_vcast_hands_out_the_whole_budget() -> None:
+    assert vcast_counts([0.25] * 4, n_keep=12, c=9) == [3, 3, 3, 3]
+    assert vcast_counts([0.7, 0.1, 0.1, 0.1], n_keep=24, c=9) == [9, 5, 5, 5], "what a full frame cannot take goes on"
+    assert vcast_counts([0.5, 0.3, 0.2], n_keep=6, c=9) == [2, 2, 2], "2.5, 1.9 and 1.6: the largest fractions first"
+    assert vcast_counts([0.5, 0.5], n_keep=1, c=9) == [1, 1]
+    assert vcast_counts([0.5, 0.5], n_keep=99, c=9) == [9, 9]
+
+
 def test_segments_are_cut_where_neighbours_differ() -> None:
     angles = torch.tensor([0.0, 0.1, 0.2, 1.2, 1.3, 1.9])
     features = torch.stack([angles.cos(), angles.sin()], 1)
@@ -186,7 +225,10 @@ def test_representative_frames_stand_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0])
-@pytest.mark.parametrize("name", ["fastv", "visionzip", "pyramiddrop", "vidcom2", "random", "uniform", "framedrop"])
+@pytest.mark.parametrize(
+    "name",
+    ["fastv", "visionzip", "pyramiddrop", "vidcom2", "evs", "echoprune", "vcast", "random", "uniform", "framedrop"],
+)
 def test_other_methods_solve_their_ratio_for_the_schedules_flops(
     onevision: adatp.VideoLLM, pixels: Tensor, name: str, p: float
 ) -> None:
@@ -196,3 +238,6 @@ def test_other_methods_solve_their_ratio_for_the_schedules_flops(
     mine = sum(result.visual_tokens_per_layer) / 8
     wanted = mean_share(144, 8, p) * 144
     assert abs(mine - wanted) <= 16 * 9 / 16, f"{name} keeps {mine} tokens a layer, the schedule {wanted}"
+    asked = adatp.Request("x", visual, "red", method=name, share=0.4, max_new_tokens=1)
+    given = adatp.Engine(onevision).run([asked])["x"]
+    assert abs(sum(given.visual_tokens_per_layer) / 8 - 0.4 * 144) <= 16 * 9 / 16, f"{name} at a share of 0.4"

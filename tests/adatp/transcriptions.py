@@ -140,3 +140,103 @@ def average_half(grid: Tensor) -> Tensor:
         torch.stack([grid[2 * r : 2 * r + 2, 2 * q : 2 * q + 2].mean((0, 1)) for q in range(side)]) for r in range(side)
     ]
     return torch.stack(rows)
+
+
+def angle(a: Sequence[float], b: Sequence[float]) -> float:
+    return math.acos(max(-1.0, min(1.0, cosine(a, b))))
+
+
+def onsets_at(frames: list[list[list[float]]], theta: float, k: int) -> list[int]:
+    """What stands at theta with refreshes every k, walked position by position and frame by frame."""
+    n, c = len(frames), len(frames[0])
+    kept = []
+    for j in range(c):
+        run, shown = frames[0][j], 0
+        for f in range(n):
+            if f == 0 or angle(frames[f][j], run) > theta:
+                run, shown = frames[f][j], f
+                kept.append(f * c + j)
+            elif f - shown >= k:
+                shown = f
+                kept.append(f * c + j)
+    return sorted(kept)
+
+
+def onsets(tokens: Tensor, budget: int, k: int, floor: float = 0.0) -> list[int]:
+    frames = tokens.double().tolist()
+    n, c = len(frames), len(frames[0])
+    if budget >= n * c:
+        return list(range(n * c))
+    if budget < c:
+        return [(2 * i + 1) * c // (2 * budget) for i in range(budget)]
+    while len(onsets_at(frames, math.pi, k)) > budget:
+        k += 1
+    low, high = floor, math.pi
+    for _ in range(20):
+        middle = (low + high) / 2
+        if len(onsets_at(frames, middle, k)) <= budget:
+            high = middle
+        else:
+            low = middle
+    return onsets_at(frames, high, k)
+
+
+def evs(tokens: Tensor, n_keep: int) -> list[int]:
+    n, c, _ = tokens.shape
+    score = [255.0] * c
+    for f in range(1, n):
+        score += [1 - cosine(tokens[f, j].tolist(), tokens[f - 1, j].tolist()) for j in range(c)]
+    return sorted(sorted(range(n * c), key=lambda i: (-score[i], i))[: max(c, n_keep)])
+
+
+def echoprune(tokens: Tensor, words: Tensor | None, n_keep: int) -> list[int]:
+    n, c, _ = tokens.shape
+    frames = tokens.tolist()
+    named = [] if words is None else words.tolist()
+    score = []
+    for f in range(n):
+        for j in range(c):
+            value = max([cosine(frames[f][j], w) for w in named], default=0.0)
+            if f:
+                alike = [cosine(frames[f][j], before) for before in frames[f - 1]]
+                e = [math.exp(a / 0.5) for a in alike]
+                value -= alike[j] + sum(w * a for w, a in zip(e, alike, strict=True)) / sum(e)
+            score.append(value)
+    first = min(n_keep, c, max(1, n_keep // n))
+    opening = sorted(range(c), key=lambda i: (-score[i], i))[:first]
+    others = sorted(range(c, n * c), key=lambda i: (-score[i], i))[: n_keep - first]
+    return sorted(opening + others)
+
+
+def vcast(tokens: Tensor, n_keep: int) -> list[int]:
+    n, c, d = tokens.shape
+    frames = tokens.double().tolist()
+    path = []
+    for frame in frames:
+        mean = [sum(token[i] for token in frame) / c for i in range(d)]
+        length = math.sqrt(sum(x * x for x in mean))
+        path.append([x / length for x in mean])
+
+    def step(f: int) -> list[float]:
+        return [b - a for a, b in zip(path[f - 1], path[f], strict=True)]
+
+    turn = [1.0 if f in (0, n - 1) else 1 - cosine(step(f), step(f + 1)) for f in range(n)]
+    e = [math.exp(t / 0.7) for t in turn]
+    weight = [x / sum(e) for x in e]
+    exact = [1 + w * max(0, n_keep - n) for w in weight]
+    counts = [min(c, math.floor(x)) for x in exact]
+    wanted = min(max(n, n_keep), n * c)
+    while sum(counts) < wanted:  # one round gives each frame that is not full at most one more
+        for f in sorted(range(n), key=lambda f: (math.floor(exact[f]) - exact[f], f)):
+            if counts[f] < c and sum(counts) < wanted:
+                counts[f] += 1
+    kept = []
+    for f, frame in enumerate(frames):
+        norms = [math.sqrt(sum(x * x for x in token)) for token in frame]
+        spread = max(norms) - min(norms)
+        score = [
+            1 - cosine(token, path[f]) + ((norm - min(norms)) / spread if spread else 0.0)
+            for token, norm in zip(frame, norms, strict=True)
+        ]
+        kept += [f * c + j for j in sorted(range(c), key=lambda j: (-score[j], j))[: counts[f]]]
+    return sorted(kept)
