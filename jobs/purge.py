@@ -1,7 +1,10 @@
 """Delete videos from every table of an index, and prove it.
 
-python -m jobs.purge --index INDEX --video s3://archive/a.mp4 --video 4f6db25ce1a5bbec79ab0057cf7d63c3
-python -m jobs.purge --index INDEX --deleted
+    python -m jobs.purge --index INDEX --video s3://archive/a.mp4 --video 4f6db25ce1a5bbec79ab0057cf7d63c3
+    python -m jobs.purge --index INDEX --deleted
+
+Every row of the chosen videos leaves every table, and so does staged work; then all files are read again to prove it. A
+video that is still in the archive comes back with the next run of jobs.index.
 """
 
 import argparse
@@ -12,7 +15,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.cli import run
+from jobs import cli
 from pipeline.archive.listing import uri_of_path
 from pipeline.errors import UsageError
 from pipeline.index.commits import roll_forward
@@ -23,26 +26,21 @@ from pipeline.index.snapshot import Index
 _SHARE_WITHOUT_YES = 0.1
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jobs.purge",
-        description="Remove every row of the chosen videos from every table, staged work included, and read all files "
-        "again to prove it. A video that is still in the archive comes back with the next run.",
-        allow_abbrev=False,
-    )
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("purge", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument(
         "--video", action="append", metavar="VIDEO", help="URI, local path or video_id of a video; may be repeated"
     )
     chosen.add_argument("--deleted", action="store_true", help="every video whose status is deleted")
-    parser.add_argument("--yes", action="store_true", help="go on even when it is more than a tenth of a root's videos")
+    parser.add_argument("--yes", action="store_true", help="purge even more than a tenth of a root's videos")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return run(lambda: _purge(args.index, args.video, args.yes))
+    args = _parser().parse_args(argv)
+    return cli.run(lambda: _purge(args.index, args.video, args.yes))
 
 
 def _purge(url: str, named: Sequence[str] | None, yes: bool) -> int:

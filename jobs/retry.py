@@ -22,7 +22,7 @@ from pipeline.ledger.retry import prepare_retry, to_retry
 from pipeline.run import run_index
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("retry", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument(
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    args = _parser().parse_args(argv)
     say = cli.say_of(args)
     return cli.run(lambda: _retry(args, say), say)
 

@@ -1,6 +1,8 @@
 """Where an index stands: videos by status, failures by class, open work, the last runs.
 
-python -m jobs.status --index INDEX [--json]
+    python -m jobs.status --index INDEX [--json]
+
+Reads only, and takes no lock.
 """
 
 import argparse
@@ -12,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.cli import run
+from jobs import cli
 from pipeline.index.commits import open_commit
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import staged_keys
@@ -21,10 +23,8 @@ from pipeline.ledger.run_report import STATUSES
 _RUN_COLUMNS = ["run_id", "started_at", "finished_at", "command", "listed", "ignored", "outcome", "exit_code"]
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jobs.status", description="Say where an index stands. Reads only; takes no lock.", allow_abbrev=False
-    )
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("status", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     parser.add_argument("--runs", type=int, default=5, help="how many of the last runs to show (default: 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object for scripts, instead of lines for people")
@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return run(lambda: _status(args.index, args.runs, args.json))
+    args = _parser().parse_args(argv)
+    return cli.run(lambda: _status(args.index, args.runs, args.json))
 
 
 def _status(url: str, n_runs: int, as_json: bool) -> int:

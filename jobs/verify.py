@@ -1,33 +1,30 @@
-"""Audit an index: books, keys, references, times, vectors, files and schemas. Exit 4 when something is wrong.
+"""Audit an index: read every table again and check totals, keys, references, times, vectors, files and schemas.
 
-python -m jobs.verify --index INDEX
+    python -m jobs.verify --index INDEX
+
+Exit codes: 0 every rule holds; 2 there is no index; 4 something is wrong, each finding one line on stderr.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.cli import Parser, run
+from jobs import cli
 from pipeline.errors import BooksDoNotBalance, UsageError
 from pipeline.index.snapshot import Index
 from pipeline.index.verify import RULES, verify
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m jobs.verify",
-        description="Read every table again and check what it promises. Exit codes: 0 all is right, 2 no index there, "
-        "4 something is wrong (each finding is one line on stderr).",
-        epilog="Rules about rows: " + "; ".join(RULES) + ".",
-        allow_abbrev=False,
-    )
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("verify", __doc__)
+    parser.epilog = "Rules about rows: " + "; ".join(RULES) + "."
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return run(lambda: _verify(args.index))
+    args = _parser().parse_args(argv)
+    return cli.run(lambda: _verify(args.index))
 
 
 def _verify(url: str) -> int:

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import PAGE, lay_out, printed
+from tests.first_steps import PAGE, lay_out, printed
 
 
 @dataclass(frozen=True)
 class Walk:
-    """README's way from nothing to an answer, walked: where, and (commands, what README says, what they printed)."""
+    """docs/first_steps.md, walked: where, and (commands, what the page says, what they printed)."""
 
     folder: Path
     steps: list[tuple[str, str, str]]
 
 
 @pytest.fixture(scope="session")
-def readme_walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    folder = tmp_path_factory.mktemp("readme")
+def first_steps(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    folder = tmp_path_factory.mktemp("first_steps")
     lay_out(folder)
     return Walk(folder, list(printed(folder, PAGE.read_text())))

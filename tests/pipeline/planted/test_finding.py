@@ -1,7 +1,8 @@
 """What analysts find in planted videos: `jobs.search` the true segment first, `jobs.ask` answers from the true span.
 
-Each archive is six rendered H.264 files of 24 s, indexed by the real job with builtin: the demo's own, as README makes
-it, and others at night. Those share one index; a search and a question are kept to their archive by --where.
+Each archive is six rendered H.264 files of 24 s, indexed by the real job with builtin: the demo's own, as
+docs/first_steps.md makes it, and others at night. Those share one index; a search and a question are kept to their
+archive by --where.
 """
 
 import itertools
@@ -153,9 +154,9 @@ def check_asked(outcomes: list[Outcome]) -> None:
     assert n_both >= 0.8 * len(outcomes)
 
 
-def test_the_demo_is_searched_and_answered(readme_walk: Walk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_is_searched_and_answered(first_steps: Walk, capsys: pytest.CaptureFixture[str]) -> None:
     """On the index `make demo` leaves. Its questions were asked as it was indexed; evidence is chosen as in ask."""
-    demo = readme_walk.folder / "demo" / "seed-7"
+    demo = first_steps.folder / "demo" / "seed-7"
     truth, index = read_truth(demo / "archive" / TRUTH_FILE), Index.open(str(demo / "index"))
     names = {video["video_id"]: video["name"] for video in index.read("videos").to_pylist()}
     answers = [{**row, "name": names[row["video_id"]]} for row in index.read("answers").to_pylist()]

@@ -1,4 +1,4 @@
-"""README's way from nothing to an answer, run as it stands; `python -m tests.readme --update` writes what it prints.
+"""docs/first_steps.md, run as it stands; `python -m tests.first_steps --update` writes what its commands print.
 
 The commands run in a folder that has the repository's files beside a .venv that is this environment, so that `make`
 finds it installed. What differs from run to run is told apart by `...`, and a line that is nothing else stands for any
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "README.md"
+PAGE = ROOT / "docs" / "first_steps.md"
 BLOCK = re.compile(r"^```sh\n((?:(?!```).)*)^```\n\n^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 VARIES = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}|\d+\.\d s\b|\d+% of one worker|(?<=pools: ).*|(?<=/)tmp\S*(?=/index)")
 PROGRESS = re.compile(r"\d+/\d+ videos, .* elapsed")  # a line a minute, where the machine is slow
@@ -59,7 +59,7 @@ def agrees(expected: str, found: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--update", action="store_true", required=True, help="put what the commands print into README")
+    parser.add_argument("--update", action="store_true", required=True, help="put what commands print into the page")
     parser.parse_args()
     page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder:
