@@ -117,7 +117,7 @@ def _plain(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("ask", __doc__)
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
-    parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="may be repeated")
+    parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="ask this; may be repeated")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="one question a line, or a .csv")
     parser.add_argument(
         "--scope",
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ask whole videos, showing 32 frames of their most relevant segments (default), or each clip",
     )
     parser.add_argument(
-        "--where", metavar="SQL", help="only videos (or clips) for which this condition on their columns holds"
+        "--where", metavar="SQL", help="ask only videos (or clips) for which this condition on their columns is true"
     )
     parser.add_argument("--top", type=int, metavar="N", help="only the N videos (or clips) most relevant to a question")
     parser.add_argument(
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         help="relevance below which nothing is asked (default: tau_t, the encoder's threshold for being about a text); "
         "-1 always asks",
     )
-    parser.add_argument("--json", action="store_true", help="all answers as one JSON object, instead of lines")
+    parser.add_argument("--json", action="store_true", help="print all answers as one JSON object instead of lines")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the models run")
     add_where_it_runs(parser)
     return parser

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("roots", nargs="+", metavar="ROOT", help="local videos like those to be indexed")
     parser.add_argument("--encoder", required=True, help="hub id, local folder or builtin")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="thresholds.json to write")
-    parser.add_argument("--sampling", default="every=1s", help="as the index will be sampled (default: every=1s)")
+    parser.add_argument("--sampling", default="every=1s", help="the --sampling the index will have (default: every=1s)")
     parser.add_argument("--videos", type=int, default=100, help="videos looked at, evenly spread (default: 100)")
     parser.add_argument(
         "--texts", type=Path, metavar="FILE", help="one phrase a line, as users will ask (default: 48 everyday phrases)"

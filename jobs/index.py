@@ -4,8 +4,8 @@
     python -m jobs.index /archive --output /index --question "Is there a dog?" --model builtin
     ray job submit --working-dir . -- python -m jobs.index s3://bucket/videos --output s3://bucket/index
 
-Exit codes: 0 the books balance, also with failed videos standing as rows; 2 bad usage; 3 more videos failed than
---max-failed; 4 the books do not balance; 5 a live run holds the index; 130 or 143 stopped; 1 a crash.
+Exit codes: 0 the totals agree, also when some videos failed; 2 bad usage; 3 more videos failed than --max-failed; 4 the
+totals do not agree with the listing; 5 a live run holds the index; 130 or 143 stopped; 1 a crash.
 """
 
 import argparse
@@ -147,13 +147,11 @@ def _parser() -> argparse.ArgumentParser:
         "--output", required=True, metavar="INDEX", help="where the index is or will be: a folder or s3://"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done and why; open no video, write nothing"
+        "--dry-run", action="store_true", help="print what would be done and why; opens no video and writes nothing"
     )
+    parser.add_argument("--probe", action="store_true", help="with --dry-run: open each video for its exact length")
     parser.add_argument(
-        "--probe", action="store_true", help="with --dry-run: read headers, for exact hours; opens each video"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="end with the run's numbers as one line of JSON, for alerts"
+        "--json", action="store_true", help="print the run's numbers as one line of JSON at the end, for alerts"
     )
     _add_what(parser)
     _add_how(parser)
@@ -171,7 +169,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--caption-prompt",
         default=DEFAULT_CAPTION_PROMPT,
         metavar="TEXT",
-        help=f"what captions answer (default: {DEFAULT_CAPTION_PROMPT!r}); another prompt adds captions",
+        help=f"the prompt of captions (default: {DEFAULT_CAPTION_PROMPT!r}); another prompt adds captions",
     )
     group.add_argument("--caption", choices=["none"], help="none: make no captions")
     group.add_argument(
@@ -183,8 +181,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--redo",
         choices=["sample", "embed", "caption", "answer"],
-        help="make this stage and what follows again where this command's recipe differs from the index's own; without "
-        "it such a command is refused, because a mistyped flag must not redo an archive",
+        help="recompute this stage and later ones for clips indexed with other settings; without it the run is refused, "
+        "so that a typo cannot re-caption an archive",
     )
 
 
@@ -203,32 +201,40 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--thresholds", type=Path, metavar="FILE", help="the encoder's thresholds, made by jobs.calibrate"
     )
     group.add_argument(
-        "--prune", choices=PRUNE_METHODS, default="adatp", help="how visual tokens are pruned (default: adatp)"
+        "--prune",
+        choices=PRUNE_METHODS,
+        default="adatp",
+        help="how visual tokens are pruned (default: adatp); none gives the model all of them",
     )
     group.add_argument(
-        "--p", type=float, default=1.0, help="the paper's p, 1 keeps 40%% to 12%% of the tokens (default: 1)"
+        "--p",
+        type=float,
+        default=1.0,
+        help="the paper's p: 1 keeps 40%% to 12%% of the tokens, layer by layer; larger keeps more (default: 1)",
     )
     group.add_argument(
         "--sampling",
         default="every=1s",
-        help="every=SECONDSs: the frame on screen at each step; uniform=N: N frames a video (default: every=1s)",
+        help="every=SECONDSs: the frame on screen at each step; uniform=N: N frames per video (default: every=1s)",
     )
     group.add_argument(
         "--max-new-tokens", type=int, default=128, help="longest caption or answer, in tokens (default: 128)"
     )
-    group.add_argument("--no-frames", action="store_true", help="leave the frames table out: nine tenths of the rows")
+    group.add_argument(
+        "--no-frames", action="store_true", help="do not write the table frames, which is nine tenths of all rows"
+    )
     group.add_argument(
         "--device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
-        help="where the models run (default: auto, a GPU where there is one); cuda is refused where there is none",
+        help="where the models run (default: auto, a GPU if there is one); cuda is refused on a machine without",
     )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument(
-        "--limit", type=int, metavar="N", help="take up at most N videos, newest first; the rest stays pending"
+        "--limit", type=int, metavar="N", help="index at most N videos, newest first; the rest stays pending"
     )
     group.add_argument(
         "--budget",
@@ -240,13 +246,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--gpu-budget",
         type=float,
         metavar="HOURS",
-        help="the same in GPU-hours: GPUs held, times the hours they are held",
+        help="the same in GPU-hours: number of GPUs held, times hours",
     )
     group.add_argument(
         "--max-failed",
         type=int,
         metavar="N",
-        help="exit 3 when more videos newly fail (default: half of them, at least 20)",
+        help="exit 3 when more than N videos newly fail (default: half of those tried, and at least 20)",
     )
     group.add_argument("--strict", action="store_true", help="the same as --max-failed 0")
     defaults = Bounds()
@@ -254,20 +260,26 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-megapixels",
         type=float,
         default=defaults.max_megapixels,
-        help="larger pictures are TooLarge (default: 64)",
+        help="videos with larger frames are refused as TooLarge (default: 64)",
     )
     group.add_argument(
-        "--max-hours", type=float, default=defaults.max_hours, help="longer videos are TooLarge (default: 12)"
+        "--max-hours",
+        type=float,
+        default=defaults.max_hours,
+        help="longer videos are refused as TooLarge (default: 12)",
     )
     group.add_argument(
-        "--max-samples", type=int, default=defaults.max_samples, help="more samples are TooLarge (default: 100000)"
+        "--max-samples",
+        type=int,
+        default=defaults.max_samples,
+        help="videos that need more sampled frames are refused as TooLarge (default: 100000)",
     )
     group.add_argument(
         "--decode-deadline",
         type=float,
         default=defaults.deadline_s,
         metavar="SECONDS",
-        help="a decoder without a finished frame for this long is killed (default: 60)",
+        help="kill a decoder that has not finished a frame for this long (default: 60)",
     )
 
 
@@ -282,22 +294,22 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
         "--decode-workers",
         type=int,
         metavar="N",
-        help="a core each (default: planned from the nodes there are; give both where an autoscaler brings them)",
+        help="how many workers decode, one core each (default: planned from the nodes; give both if an autoscaler adds nodes)",
     )
     group.add_argument(
         "--describe-workers",
         type=int,
         metavar="N",
-        help="models loaded, each with a core (default: planned, one a GPU)",
+        help="how many workers load the models, one core each (default: planned, one per GPU)",
     )
     group.add_argument(
         "--describe-gpus",
         type=float,
         metavar="SHARE",
-        help="GPUs of each describe worker named so, 0.5 puts two on one (default: 1 where there is any)",
+        help="GPUs per worker of --describe-workers; 0.5 puts two on one (default: 1 if there are any)",
     )
     group.add_argument(
-        "--shared-filesystem", action="store_true", help="every node of the cluster sees local paths as this one does"
+        "--shared-filesystem", action="store_true", help="local paths mean the same files on every node of the cluster"
     )
     cli.add_log_format(group)
 

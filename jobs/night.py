@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         "--deadline",
         type=duration_s,
         metavar="TIME",
-        help="stop a job that runs longer, such as 8h: above jobs.index's --budget",
+        help="stop a job that runs longer, such as 8h; choose more than the --budget of jobs.index",
     )
     parser.add_argument("--poll", type=float, default=15.0, metavar="SECONDS", help="how often to look (default: 15)")
     parser.add_argument(

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.max_thumbnails,
         metavar="N",
-        help="at most N pictures a video, evenly over its segments (default: 8, 1,000 videos are then about 30 MB)",
+        help="at most N pictures per video, spread over its segments (default: 8; 1,000 videos are then about 30 MB)",
     )
     return parser
 

@@ -98,11 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--where",
         metavar="SQL",
-        help="only segments for which this holds: a condition on columns of segments and videos, such as "
+        help="only segments for which this is true: a condition on columns of segments and videos, such as "
         "\"start_s > 60 AND name LIKE '%%.mp4'\"; nothing else can be written in it",
     )
     parser.add_argument(
-        "--all", action="store_true", help="show look-alikes too (default: of segments alike, only the best)"
+        "--all", action="store_true", help="show look-alikes too (default: of segments that look alike, only the best)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of a table")
