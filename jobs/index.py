@@ -210,7 +210,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--p",
         type=float,
         default=1.0,
-        help="the paper's p: 1 keeps 40%% to 12%% of the tokens, layer by layer; larger keeps more (default: 1)",
+        help="the paper's p: 1 keeps 40%% to 12%% of the tokens; larger keeps more (default: 1)",
     )
     group.add_argument(
         "--sampling",
@@ -294,13 +294,13 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
         "--decode-workers",
         type=int,
         metavar="N",
-        help="how many workers decode, one core each (default: planned from the nodes; give both if an autoscaler adds nodes)",
+        help="workers that decode, one core each (default: planned from the nodes; set both if an autoscaler adds nodes)",
     )
     group.add_argument(
         "--describe-workers",
         type=int,
         metavar="N",
-        help="how many workers load the models, one core each (default: planned, one per GPU)",
+        help="workers that load the models, one core each (default: planned, one per GPU)",
     )
     group.add_argument(
         "--describe-gpus",
