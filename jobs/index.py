@@ -181,8 +181,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--redo",
         choices=["sample", "embed", "caption", "answer"],
-        help="recompute this stage and later ones for clips indexed with other settings; without it the run is refused, "
-        "so that a typo cannot re-caption an archive",
+        help="recompute this stage and later ones for clips indexed with other settings; without it the run is "
+        "refused, so that a typo cannot re-caption an archive",
     )
 
 
@@ -294,7 +294,7 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
         "--decode-workers",
         type=int,
         metavar="N",
-        help="workers that decode, one core each (default: planned from the nodes; set both if an autoscaler adds nodes)",
+        help="workers that decode, one core each (default: planned from the nodes; set both if nodes are added)",
     )
     group.add_argument(
         "--describe-workers",
