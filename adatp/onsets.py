@@ -7,6 +7,7 @@ Legend: n frames of c positions, d hidden size, V0 = n * c; angles in radians be
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -112,16 +113,19 @@ class Onsets:
 
     def plan(self, clip: Clip) -> Plan:
         p = clip.p if clip.share is None else _p_that_costs(clip.share, clip.n_layers)
-        end = default_end(clip.n_layers)
-        counts = budgets(clip.n_visual, clip.n_layers, p, DEFAULT_START, end)
+        counts = budgets(clip.n_visual, clip.n_layers, p, DEFAULT_START, default_end(clip.n_layers))
         entering = max(1, counts[DEFAULT_START])
-        index = onsets_keep(clip.visual.tokens, entering, self.refresh, self.theta_floor)
-        cuts = tuple(
-            Cut(layer, partial(_best, counts[layer]), rows="text")
-            for layer in range(DEFAULT_START, end + 1)
-            if counts[layer] < len(index)
-        )
-        return Plan(clip.visual.tokens.flatten(0, 1)[index], clip.origin[index], keeps_positions=True, cuts=cuts)
+        return scheduled(clip, onsets_keep(clip.visual.tokens, entering, self.refresh, self.theta_floor), counts)
+
+
+def scheduled(clip: Clip, index: Tensor, counts: Sequence[int]) -> Plan:
+    """The tokens at `index` enter layer 0; on entry to layer l the counts[l] best by the text's attention stay."""
+    cuts = tuple(
+        Cut(layer, partial(_best, counts[layer]), rows="text")
+        for layer in range(DEFAULT_START, default_end(clip.n_layers) + 1)
+        if counts[layer] < len(index)
+    )
+    return Plan(clip.visual.tokens.flatten(0, 1)[index], clip.origin[index], keeps_positions=True, cuts=cuts)
 
 
 def _best(n_keep: int, origin: Tensor, scores: Tensor) -> Tensor:

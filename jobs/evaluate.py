@@ -30,8 +30,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods",
         default="none,adatp,fastv,random,uniform",
-        help="comma-separated; also visionzip, dycoke, pyramiddrop, vidcom2, framedrop, adatp-none, adatp-segments, "
-        "adatp-global, adatp-randomsegments, adatp-truesegments, and the audits blind, middle, ends, shuffled",
+        help="comma-separated; also onsets, visionzip, dycoke, pyramiddrop, vidcom2, evs, echoprune, vcast, framedrop, "
+        "adatp-none, adatp-segments, adatp-global, adatp-randomsegments, adatp-truesegments, and the audits blind, "
+        "middle, ends, shuffled",
+    )
+    parser.add_argument(
+        "--reference",
+        default="adatp",
+        help="the method whose measured FLOPs every other is given, item by item, where its ratio allows, and against "
+        "which all are compared (default: adatp)",
+    )
+    parser.add_argument(
+        "--margin", type=float, default=2.0, help="points of accuracy a non-inferior method may lose (default: 2)"
     )
     parser.add_argument("--p", default="1", help="comma-separated budgets of the paper's p (default: 1)")
     parser.add_argument("--split", default="test", choices=("dev", "test"), help="seeds to draw items from")
@@ -54,20 +64,24 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.items <= 0 or args.items % len(TWELVE):
         raise UsageError(f"--items {args.items}: expected a positive multiple of {len(TWELVE)}, the types of question")
     ps = _budgets(args.p)
-    methods = list(dict.fromkeys(["none", *(name for name in args.methods.split(",") if name)]))
+    if args.margin <= 0:
+        raise UsageError(f"--margin {args.margin:g}: expected points above 0")
+    methods = list(dict.fromkeys(["none", args.reference, *(name for name in args.methods.split(",") if name)]))
     from pipeline.evaluation.bench import open_bench, write_results  # after the cheap refusals: it loads torch
-    from pipeline.evaluation.evaluate import check_methods, evaluate
+    from pipeline.evaluation.evaluate import AUDITS, check_methods, evaluate
     from pipeline.evaluation.verdict import judge, lines
 
     check_methods(methods)
+    if args.reference in ("none", *AUDITS):
+        raise UsageError(f"--reference {args.reference}: expected a method that prunes, such as adatp or onsets")
     bench = open_bench(args.model, args.encoder)
     began = time.perf_counter()
     answers = []
-    for answer in evaluate(bench, benchmark_items(args.split, args.items), methods, ps):
+    for answer in evaluate(bench, benchmark_items(args.split, args.items), methods, ps, args.reference):
         answers.append(answer)
         if len(answers) % 600 == 0:
             print(f"{len(answers)} answers in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    verdict = judge(answers)
+    verdict = judge(answers, args.reference, args.margin / 100)
     print("\n".join(lines(verdict)))
     written = write_results(args.output, answers, verdict)
     print("\n".join(f"wrote {path}" for path in written))
@@ -76,6 +90,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         "split": args.split,
         "items": args.items,
         "model": args.model,
+        "reference": args.reference,
         "seconds": round(time.perf_counter() - began, 1),
         "gated": verdict.gated,
         "accuracy": {f"{s.method}@{s.p:g}": round(s.accuracy, 4) for s in verdict.scores if s.type == "macro"},

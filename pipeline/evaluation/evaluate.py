@@ -1,12 +1,13 @@
 """What pruning does to answers: the planted benchmark through the one engine, every method on the same items.
 
-AdaTP's local debiasing may spend less than its schedule, by an amount that depends on the clip. So AdaTP runs first,
-and every other method is then given, item by item, the same mean number of visual tokens a layer: equal measured FLOPs
-in the paper's accounting, where cost is linear in tokens.
+What a method spends depends on the clip: AdaTP's local debiasing, for one, may spend less than its schedule. So the
+method of reference runs first, and every other is then given, item by item, the mean share of visual tokens a layer
+that it spent: equal measured FLOPs in the paper's accounting, where cost is linear in tokens. AdaTP's own variants have
+no ratio to set, and some methods cannot go so low; what each spent stands in its rows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,12 +16,9 @@ from av.error import FFmpegError
 from adatp import (
     AdaTP,
     Engine,
-    FastV,
-    FrameDrop,
     RandomTokens,
     Request,
     Result,
-    UniformTokens,
     Visual,
     segment_lengths,
     segment_relevance,
@@ -37,6 +35,9 @@ from pipeline.planted.items import Item
 from pipeline.planted.questions import Group
 
 BATCH = 24  # items rendered, encoded and answered together
+
+REFERENCE = "adatp"
+"""Whose measured FLOPs the others are given, unless another is named."""
 
 ABLATIONS: dict[str, AdaTP] = {
     "adatp-none": AdaTP(segments=False, global_debias=False, local_debias=False),
@@ -135,21 +136,9 @@ def check_methods(names: Sequence[str]) -> None:
             raise UsageError(f"--methods {name}: unknown; expected some of {', '.join(known)}")
 
 
-def matched(name: str, share: float, n_layers: int, seed: int) -> Method | str:
-    """The method `name` at a mean of `share` of the visual tokens a layer, where it has a ratio to set."""
-    if name == "uniform":
-        return UniformTokens(keep=share)
-    if name == "random":
-        return RandomTokens(keep=share, seed=seed % (1 << 31))
-    if name == "framedrop":
-        return FrameDrop(keep=share)
-    if name == "fastv":
-        layer = FastV().layer
-        return FastV(keep=min(1.0, max(0.0, (share * n_layers - layer) / (n_layers - layer))))
-    return name
-
-
-def _request(seen: Seen, name: str, p: float, method: Method | str, tau_t: float) -> Request:
+def _request(
+    bench: Bench, seen: Seen, name: str, p: float, method: Method | str, share: float | None = None
+) -> Request:
     segments, relevance = seen.segments, seen.relevance
     if name == "adatp-truesegments":
         segments = seen.true_segments
@@ -158,21 +147,16 @@ def _request(seen: Seen, name: str, p: float, method: Method | str, tau_t: float
     if segments is not seen.segments:  # the relevance of a frame goes with the frame
         per_frame = torch.repeat_interleave(torch.tensor(relevance), torch.tensor(seen.segments))
         relevance = segment_relevance(segments, per_frame)
-    if name.startswith("adatp"):
+    if name == "random":
+        method = RandomTokens(seed=seen.item.seed % (1 << 31))
+    elif name.startswith("adatp"):
         base = ABLATIONS.get(name) or (METHODS[name] if name in METHODS else AdaTP())
         assert isinstance(base, AdaTP)
-        method = _with_tau_t(base, tau_t)
+        method = replace(base, tau_t=bench.thresholds.tau_t)
     question = seen.item.question
     return Request(
         f"{seen.item.item_id}|{name}", seen.visual, question.text, segments=segments, relevance=relevance,
-        method=method, p=p, choices=question.choices, trace=True,
-    )  # fmt: skip
-
-
-def _with_tau_t(method: AdaTP, tau_t: float) -> AdaTP:
-    return AdaTP(
-        tau_t=tau_t, segments=method.segments, global_debias=method.global_debias, local_debias=method.local_debias,
-        representative_frames=method.representative_frames,
+        method=method, p=p, share=share, choices=question.choices, trace=True,
     )  # fmt: skip
 
 
@@ -231,9 +215,23 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
-def evaluate(bench: Bench, items: Sequence[Item], methods: Sequence[str], ps: Sequence[float]) -> Iterator[Answer]:
-    """Every method on every item, at every p; `none` and the audits once (their p reads 0)."""
-    check_methods(methods)
+def evaluate(
+    bench: Bench,
+    items: Sequence[Item],
+    methods: Sequence[str],
+    ps: Sequence[float],
+    reference: str = REFERENCE,
+    variants: Mapping[str, Method] | None = None,
+) -> Iterator[Answer]:
+    """Every method on every item, at every p; `none` and the audits once (their p reads 0).
+
+    Args:
+        methods: names of `check_methods`, or of `variants`.
+        reference: runs first; the others get, item by item, the share of tokens that it spent.
+        variants: methods with options of their own, by the name their rows shall have; they run at p as they are.
+    """
+    by_name = dict(variants or {})
+    check_methods([name for name in [reference, *methods] if name not in by_name])
     blank = bench.blank() if set(methods) & set(AUDITS) else None
     for batch in _batches(items):
         seen: list[Seen] = []
@@ -249,10 +247,10 @@ def evaluate(bench: Bench, items: Sequence[Item], methods: Sequence[str], ps: Se
                 requests = [_audit_request(one, name, blank) for one in seen]
                 yield from _run(bench, seen, name, 0.0, requests)
         if "none" in methods:
-            requests = [_request(one, "none", 1.0, "none", bench.thresholds.tau_t) for one in seen]
-            yield from _run(bench, seen, "none", 0.0, requests)
+            yield from _run(bench, seen, "none", 0.0, [_request(bench, one, "none", 1.0, "none") for one in seen])
         for p in ps:
-            yield from _pruned(bench, seen, [m for m in methods if m != "none" and m not in AUDITS], p)
+            names = [m for m in methods if m != "none" and m not in AUDITS]
+            yield from _pruned(bench, seen, names, p, reference, by_name)
 
 
 def _run(bench: Bench, seen: list[Seen], name: str, p: float, requests: list[Request]) -> Iterator[Answer]:
@@ -261,18 +259,20 @@ def _run(bench: Bench, seen: list[Seen], name: str, p: float, requests: list[Req
         yield _answer(one, name, p, results[request.key])
 
 
-def _pruned(bench: Bench, seen: list[Seen], names: list[str], p: float) -> Iterator[Answer]:
-    tau_t, n_layers = bench.thresholds.tau_t, bench.engine.model.n_layers
-    first = [_request(one, "adatp", p, "adatp", tau_t) for one in seen]
+def _pruned(
+    bench: Bench, seen: list[Seen], names: list[str], p: float, reference: str, variants: Mapping[str, Method]
+) -> Iterator[Answer]:
+    n_layers = bench.engine.model.n_layers
+    first = [_request(bench, one, reference, p, variants.get(reference, reference)) for one in seen]
     results = bench.engine.run(first)
     shares = [sum(r.visual_tokens_per_layer) / (n_layers * r.n_visual_tokens) for r in (results[q.key] for q in first)]
     for name in names:
-        if name == "adatp":
+        if name == reference:
             for one, request in zip(seen, first, strict=True):
                 yield _answer(one, name, p, results[request.key])
             continue
         requests = [
-            _request(one, name, p, matched(name, share, n_layers, one.item.seed), tau_t)
+            _request(bench, one, name, p, variants.get(name, name), None if name in variants else share)
             for one, share in zip(seen, shares, strict=True)
         ]
         yield from _run(bench, seen, name, p, requests)

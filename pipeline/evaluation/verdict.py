@@ -1,8 +1,8 @@
 """From answers to claims: accuracies with intervals, the gate, the contrasts declared beforehand.
 
-Primary contrast: `adatp` against `uniform` and against `none` at p = 1, macro over the types that pass the gate, at
-equal measured FLOPs; AdaTP is non-inferior when the 95% interval of the difference stays above -2 points. All else is
-exploratory and Holm-adjusted.
+Primary contrast: the method of reference (`adatp`, unless another is named) against `uniform` and against `none` at
+p = 1, macro over the types that pass the gate, at equal measured FLOPs; it is non-inferior when the 95% interval of the
+difference stays above minus the margin. All else is exploratory and Holm-adjusted.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.evaluation.diagnostics import Diagnostics, summarise
-from pipeline.evaluation.evaluate import AUDITS, Answer
+from pipeline.evaluation.evaluate import AUDITS, REFERENCE, Answer
 from pipeline.evaluation.statistics import Hits, Interval, holm, mcnemar, non_inferior, paired_bootstrap, wilson
 from pipeline.planted.questions import TWELVE
 
 GATE = 0.70
 MARGIN = 0.02
-PRIMARY = "adatp"
+FLOPS_TOLERANCE = 0.05
+"""How far from the reference's FLOPs a method may be and still count as equal."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class Verdict:
+    reference: str
+    margin: float
     gated: tuple[str, ...]
     excluded: tuple[str, ...]
     scores: tuple[Score, ...]
@@ -96,7 +99,7 @@ def _score(method: str, p: float, name: str, own: list[Answer]) -> Score:
     )  # fmt: skip
 
 
-def judge(answers: Sequence[Answer]) -> Verdict:
+def judge(answers: Sequence[Answer], reference: str = REFERENCE, margin: float = MARGIN) -> Verdict:
     """All scores and contrasts of a run. Raises ValueError when `none` is not among the methods: the gate needs it."""
     runs = sorted({(a.method, a.p) for a in answers})
     if ("none", 0.0) not in runs:
@@ -110,8 +113,10 @@ def judge(answers: Sequence[Answer]) -> Verdict:
         scores += [_score(m, p, "macro", _of(answers, m, p, gated)) for m, p in runs]
     lost = tuple(sorted({a.item_id for a in answers if a.error}))
     excluded = tuple(t for t in types if t not in gated)
-    contrasts = _contrasts(answers, runs, gated) if gated else ()
-    return Verdict(gated, excluded, tuple(scores), contrasts, _shortcuts(answers), _diagnostics(answers), lost)
+    contrasts = _contrasts(answers, runs, gated, reference, margin) if gated else ()
+    return Verdict(
+        reference, margin, gated, excluded, tuple(scores), contrasts, _shortcuts(answers), _diagnostics(answers), lost
+    )
 
 
 def _shortcuts(answers: Sequence[Answer]) -> tuple[Shortcut, ...]:
@@ -130,25 +135,36 @@ def _diagnostics(answers: Sequence[Answer]) -> Diagnostics:
 
 
 def _contrasts(
-    answers: Sequence[Answer], runs: Sequence[tuple[str, float]], gated: Sequence[str]
+    answers: Sequence[Answer], runs: Sequence[tuple[str, float]], gated: Sequence[str], reference: str, margin: float
 ) -> tuple[Contrast, ...]:
-    """AdaTP against every other method at the same p, and against `none`."""
+    """The method of reference against every other at the same p, and against `none`."""
     raw: list[tuple[str, float, float, Interval, float]] = []
-    for p in sorted({p for method, p in runs if method == PRIMARY}):
-        own = _of(answers, PRIMARY, p, gated)
+    for p in sorted({p for method, p in runs if method == reference}):
+        own = _of(answers, reference, p, gated)
         for method, its_p in runs:
-            if method == PRIMARY or method in AUDITS or its_p not in (p, 0.0):
+            if method == reference or method in AUDITS or its_p not in (p, 0.0):
                 continue
             other = _of(answers, method, its_p, gated)
             if [a.item_id for a in own] != [a.item_id for a in other]:
-                raise ValueError(f"{PRIMARY} and {method} did not answer the same items")
+                raise ValueError(f"{reference} and {method} did not answer the same items")
             difference, interval = paired_bootstrap(_hits(own), _hits(other), [a.type for a in own])
             raw.append((method, p, difference, interval, mcnemar(_hits(own), _hits(other))))
     adjusted = holm([row[4] for row in raw])
     return tuple(
-        Contrast(PRIMARY, method, p, difference, interval, p_value, adjusted_p, non_inferior(interval, MARGIN))
+        Contrast(reference, method, p, difference, interval, p_value, adjusted_p, non_inferior(interval, margin))
         for (method, p, difference, interval, p_value), adjusted_p in zip(raw, adjusted, strict=True)
     )
+
+
+def _unequal(verdict: Verdict) -> list[str]:
+    """Whom the reference's FLOPs could not be given: ratios too coarse, or layers that see every token."""
+    spent = {(s.method, s.p): s.llm_flops_ratio for s in verdict.scores if s.type == "all"}
+    found = []
+    for (method, p), flops in spent.items():
+        own = spent.get((verdict.reference, p), flops)
+        if method != verdict.reference and abs(flops / own - 1) > FLOPS_TOLERANCE:
+            found.append(f"{_label(method, p)} {100 * flops:.1f}% to {100 * own:.1f}%")
+    return [f"not at the FLOPs of {verdict.reference}: {', '.join(found)}"] if found else []
 
 
 def _label(method: str, p: float) -> str:
@@ -169,12 +185,13 @@ def lines(verdict: Verdict) -> list[str]:
     out.append(f"gate (none >= {GATE:.0%}): {', '.join(verdict.gated) or 'no type'}")
     if verdict.excluded:
         out.append(f"excluded by the gate: {', '.join(verdict.excluded)}")
+    out += _unequal(verdict)
     for c in verdict.contrasts:
         sign = "non-inferior" if c.non_inferior else "not shown non-inferior"
         out.append(
             f"{c.method} - {c.other} at p={c.p:g}: {100 * c.difference:+.2f} points "
             f"[{100 * c.interval.low:+.2f}, {100 * c.interval.high:+.2f}], McNemar p={c.p_value:.3g} "
-            f"(Holm {c.adjusted_p_value:.3g}), {sign} at {100 * MARGIN:g} points"
+            f"(Holm {c.adjusted_p_value:.3g}), {sign} at {100 * verdict.margin:g} points"
         )
     out += [
         f"{s.method}, items of which it saw no evidence: {100 * s.accuracy:.1f}% of {s.n} right "

@@ -16,6 +16,8 @@ from jobs.evaluate import main
         (["--benchmark", "plantd"], "--benchmark plantd: unknown; expected planted"),
         (["--benchmark", "planted", "--items", "100"], "--items 100: expected a positive multiple of 12"),
         (["--benchmark", "planted", "--methods", "adpat"], "adpat"),
+        (["--benchmark", "planted", "--reference", "none"], "--reference none: expected a method that prunes"),
+        (["--benchmark", "planted", "--margin", "0"], "--margin 0: expected points above 0"),
         (["--benchmark", "planted", "--p", "0"], "--p 0: expected numbers above 0"),
         (["--benchmark", "planted", "--model", "./nowhere"], "--model ./nowhere"),
     ],
