@@ -1,14 +1,15 @@
 """InternVL3 in transformers' layout (the `-hf` checkpoints), as published.
 
 Sources: configuration and processors as huggingface/transformers' convert_internvl_weights_to_hf.py writes them from
-OpenGVLab/InternVL3-1B and -38B; the towers' numbers also stand in OpenGVLab/InternVL's internvl_custom2hf.py, values of
-the decoder's configuration in modelscope/ms-swift issue 1649 and vllm-project/vllm issue 17634. Special tokens and their
-ids: linkedin/Liger-Kernel, test/resources/fake_configs/OpenGVLab/InternVL3-1B-hf/tokenizer_config.json; the chat
-template is written anew and renders the same text. Key names: what transformers' conversion mapping of "llava" renames.
+OpenGVLab/InternVL3-1B and -38B; the towers' numbers also stand in OpenGVLab/InternVL's internvl_custom2hf.py, values
+of the decoder's configuration in modelscope/ms-swift issue 1649 and vllm-project/vllm issue 17634. Special tokens and
+their ids: linkedin/Liger-Kernel, test/resources/fake_configs/OpenGVLab/InternVL3-1B-hf/tokenizer_config.json; the chat
+template is written anew and renders the same text. Key names: those that transformers' conversion mapping of "llava"
+renames; at full depth they are the 733 that the 1B is reported to have.
 
-Two things of the published files are easily taken for faults. The token <video>, id 151674, lies beyond the 151,674 rows
-of the embedding table: the processor replaces it before the model sees it. And `tie_word_embeddings` is true by default
-at the top, while the file holds an lm_head of its own, which counts.
+Two things of the published files are easily taken for faults. The token <video>, id 151674, lies beyond the 151,674
+rows of the embedding table: the processor replaces it before the model sees it. And `tie_word_embeddings` is true by
+default at the top, while the file holds an lm_head of its own, which counts.
 """
 
 import copy
@@ -135,11 +136,33 @@ VIDEO_PREPROCESSOR: dict[str, Any] = {
     "initial_shift": True,
     "video_processor_type": "InternVLVideoProcessor",
 }
-_QWEN2_5 = """<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|>
-<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>""".split()
-_PLAIN = """<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|>
-<|file_sep|>""".split()  # added tokens that are not special
-_INTERNVL = "<img> </img> <IMG_CONTEXT> <quad> </quad> <ref> </ref> <box> </box> <video>".split()
+_QWEN2_5 = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+_PLAIN = [
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+]  # added tokens that are not special
+_INTERNVL = ["<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>"]
 CHAT_TEMPLATE = (
     "{%- for turn in messages -%}{{ '<|im_start|>' ~ turn.role ~ '\\n' }}"
     "{%- if turn.content is string -%}{{ turn.content }}"
@@ -153,7 +176,7 @@ CHAT_TEMPLATE = (
 
 
 def reduced(name: str, n_layers: int) -> dict[str, Any]:
-    """The configuration of `name` with `n_layers` in the decoder, 2 in the tower, 2 heads each, nothing else changed."""
+    """The configuration of `name`: `n_layers` in the decoder, 2 in the tower, 2 heads each, nothing else changed."""
     config = copy.deepcopy(CONFIGS[name])
     text, vision = config["text_config"], config["vision_config"]
     head = vision["hidden_size"] // vision["num_attention_heads"]
@@ -209,9 +232,7 @@ def _write_tokenizer(folder: Path) -> None:
         {
             "add_bos_token": False,
             "add_prefix_space": False,
-            "added_tokens_decoder": {
-                str(i): {**special(token), "special": token not in _PLAIN} for i, token in added
-            },
+            "added_tokens_decoder": {str(i): {**special(token), "special": token not in _PLAIN} for i, token in added},
             "additional_special_tokens": [*_QWEN2_5[1:], *_INTERNVL[:-1]],
             "bos_token": None,
             "chat_template": CHAT_TEMPLATE,

@@ -7,9 +7,9 @@ repository's test/convergence; of SmolVLM2-2.2B-Instruct, sizes read off the hub
 130,000, 27 tower layers, pixel shuffle 3) and ggml-org/llama.cpp's note that its decoder's heads are left out. Chat
 templates are written anew and render the same text. Key names: transformers' own classes, which the files follow.
 
-Three things of the published files are easily taken for faults: `pad_token_id` 128002 lies beyond the vocabulary,
-`tie_word_embeddings` is false at the top, and the tower's depth and feed-forward width are left to the class's defaults.
-There is no <video> token: frames are images, and the template of the files does not know videos at all.
+Two things of the published files are easily taken for faults: `pad_token_id` 128002 lies beyond the vocabulary, and
+the tower's depth and feed-forward width are left to the class's defaults, which are right. There is no <video> token:
+frames are images, and the template of the files does not know videos at all.
 """
 
 import copy
@@ -134,9 +134,25 @@ CHAT_TEMPLATE = (  # of the files: images only; transformers' processor brings a
     "{%- elif part.type == 'image' -%}{{ '<image>' }}{%- endif -%}{%- endfor -%}"
     "{{- '<end_of_utterance>\\n' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
-_FIRST = """<|endoftext|> <|im_start|> <|im_end|> <repo_name> <reponame> <file_sep> <filename> <gh_stars> <issue_start>
-<issue_comment> <issue_closed> <jupyter_start> <jupyter_text> <jupyter_code> <jupyter_output> <jupyter_script>
-<empty_output>""".split()
+_FIRST = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<repo_name>",
+    "<reponame>",
+    "<file_sep>",
+    "<filename>",
+    "<gh_stars>",
+    "<issue_start>",
+    "<issue_comment>",
+    "<issue_closed>",
+    "<jupyter_start>",
+    "<jupyter_text>",
+    "<jupyter_code>",
+    "<jupyter_output>",
+    "<jupyter_script>",
+    "<empty_output>",
+]
 _LAST = [
     "<global-img>",
     *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
