@@ -5,7 +5,7 @@ Times are float64 seconds from the first frame a full decode outputs; intervals 
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -44,14 +44,16 @@ def text_id_of(kind: str, text: str) -> str:
 class ResizeRecipe:
     """How a frame becomes the square a vision tower reads; numbers come from a preprocessor_config.json.
 
-    The frame is resized to (height, width); when `crop` is set, first its shortest edge is brought to `shortest_edge`
-    and the centre (height, width) is cut out. `resample` is Pillow's own filter number.
+    The frame is resized to (height, width), its aspect not kept. Where `shortest_edge` is set, its shortest edge is
+    first brought to that and the centre (height, width) is cut out instead. Where `longest_edge` is set, it is first
+    resized to that longest edge with its aspect kept, as SmolVLM2 does. `resample` is Pillow's own filter number.
     """
 
     height: int
     width: int
     resample: int = 3  # bicubic
-    shortest_edge: int | None = None  # None: plain resize to (height, width), aspect not kept
+    shortest_edge: int | None = None
+    longest_edge: int | None = field(default=None, repr=False)  # fingerprints hash the repr; older indexes lack it
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from PIL import Image
 from pipeline.types import ResizeRecipe
 
 Frame = npt.NDArray[np.uint8]  # (H, W, 3)
+_MAX_EDGE = 4096  # SmolVLM2's processors go no further
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,13 @@ def normalisation_from(preprocessor_config: dict[str, Any]) -> Normalisation:
 
 
 def recipe_from(preprocessor_config: dict[str, Any]) -> ResizeRecipe:
-    """The recipe in a preprocessor_config.json of SigLIP, CLIP or LLaVA-OneVision. Raises ValueError."""
+    """The recipe in a preprocessor_config.json of SigLIP, CLIP, LLaVA-OneVision, InternVL3 or SmolVLM2.
+
+    Raises ValueError.
+    """
     config = preprocessor_config
+    if "max_image_size" in config:
+        return _smolvlm_recipe(config)
     size, crop = config.get("size"), config.get("crop_size")
     if isinstance(size, int):  # the oldest CLIP configs
         size = {"shortest_edge": size} if config.get("do_center_crop") else {"height": size, "width": size}
@@ -57,6 +63,21 @@ def recipe_from(preprocessor_config: dict[str, Any]) -> ResizeRecipe:
     )
 
 
+def _smolvlm_recipe(config: dict[str, Any]) -> ResizeRecipe:
+    """SmolVLM2's way with the frames of a video: no tiles, aspect not kept in the end.
+
+    The first longest edge is the one for videos where the config names it, as published checkpoints do.
+    """
+    size, square = config.get("video_sampling", {}).get("video_size", config.get("size")), config["max_image_size"]
+    first, side = (x.get("longest_edge") if isinstance(x, dict) else None for x in (size, square))
+    if not (isinstance(first, int) and isinstance(side, int) and config.get("do_resize", True)):
+        raise ValueError(
+            "preprocessor config: expected do_resize and a longest_edge in video_sampling.video_size and in "
+            f"max_image_size, got {size!r} and {square!r}"
+        )
+    return ResizeRecipe(side, side, int(config.get("resample", 1)), longest_edge=min(first, _MAX_EDGE))
+
+
 def resize(frame: Frame, recipe: ResizeRecipe) -> Frame:
     """(H, W, 3) uint8 RGB -> (recipe.height, recipe.width, 3)."""
     return resize_image(Image.fromarray(frame), recipe)
@@ -65,9 +86,21 @@ def resize(frame: Frame, recipe: ResizeRecipe) -> Frame:
 def resize_image(image: Image.Image, recipe: ResizeRecipe) -> Frame:
     """`resize` for a frame that is a Pillow image already."""
     filter_ = Image.Resampling(recipe.resample)
+    if recipe.longest_edge is not None:
+        image = image.resize(_aspect_kept(image.size, recipe.longest_edge), filter_)
     if recipe.shortest_edge is None:
         return np.asarray(image.resize((recipe.width, recipe.height), filter_))
     short, edge = min(image.size), recipe.shortest_edge
     width, height = (edge if side == short else int(edge * side / short) for side in image.size)
     left, top = (width - recipe.width) // 2, (height - recipe.height) // 2
     return np.asarray(image.resize((width, height), filter_))[top : top + recipe.height, left : left + recipe.width]
+
+
+def _aspect_kept(size: tuple[int, int], edge: int) -> tuple[int, int]:
+    """(width, height) with `edge` the longer; the other rounded down, then up to an even number."""
+    width, height = size
+    if width >= height:
+        other = int(edge / (width / height))
+        return edge, max(1, other + other % 2)
+    other = int(edge * (width / height))
+    return max(1, other + other % 2), edge
