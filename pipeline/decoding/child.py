@@ -16,6 +16,7 @@ from typing import Any
 import av.logging
 import numpy as np
 
+from pipeline.decoding.ffmpeg.cut import cut
 from pipeline.decoding.ffmpeg.item import decode_item
 from pipeline.decoding.ffmpeg.pictures import Picture
 from pipeline.decoding.ffmpeg.probe import probe
@@ -92,6 +93,9 @@ def answer(shelf: Shelf, request: dict[str, Any], out: int) -> None:
 def serve(video: Video, request: dict[str, Any], out: int) -> None:
     if request["do"] == "probe":
         send(out, {"is": "probe", **asdict(probe(video, parse_sampling(request["sampling"])))})
+    elif request["do"] == "cut":
+        done = cut(video, request["output"], request["start_s"], request["end_s"], request["copies"])
+        send(out, {"is": "done", **asdict(done)})
     else:
         clips = [ClipPlan(**clip | {"targets_s": tuple(clip["targets_s"])}) for clip in request["clips"]]
         recipes = [ResizeRecipe(**r) if r else None for r in (request["model"], request["encoder"])]

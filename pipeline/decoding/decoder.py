@@ -110,6 +110,16 @@ class Decoder:
             bad_packets=done["bad_packets"],
         )
 
+    def cut(
+        self, path: str, output: str, start_s: float, end_s: float, copies: bool, fill: Fill | None = None
+    ) -> dict[str, Any]:
+        """Write the frames of [start_s, end_s) to the file `output` and a suffix: see decoding/ffmpeg/cut.py.
+
+        Returns path, start_s, end_s, n_frames and has_audio of what was written. Raises a VideoError.
+        """
+        request = {"do": "cut", "path": path, "output": output, "start_s": start_s, "end_s": end_s, "copies": copies}
+        return {key: value for key, value in self._ask(request, fill)[-1][0].items() if key != "is"}
+
     def _ask(self, request: dict[str, Any], fill: Fill | None = None) -> list[Answer]:
         """The child's answers; one that dies or hangs is replaced and the video tried once more, otherwise decoded."""
         request |= {"bounds": asdict(self._bounds), "sparse": fill is not None}

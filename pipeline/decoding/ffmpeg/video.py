@@ -38,7 +38,7 @@ class Video:
         limit = {"max_pixels": str(int(self.bounds.max_megapixels * 1e6))}
         try:
             self.container = av.open(
-                self._file(),
+                self.input_file(),
                 "r",
                 format=self.told.demuxer,
                 metadata_errors="ignore",
@@ -61,7 +61,7 @@ class Video:
         self.head: list[Packet] | None = []  # all packets read since opening, while they are few
         self.replay: list[Packet] = []
 
-    def _file(self) -> str | File:
+    def input_file(self) -> str | File:
         """What FFmpeg opens: the path, unless the owner has to fetch what is read."""
         return self.path if self.need is None else RangedFile(self.path, self.need)
 
@@ -155,7 +155,7 @@ class HeaderOnly(Video):
     def __init__(self, video: Video) -> None:
         super().__init__(video.path, video.bounds, video.beat, video.need)
 
-    def _file(self) -> str | File:
+    def input_file(self) -> str | File:
         self._blind = BlindFile(RangedFile(self.path, self.need or (lambda start, end: (start, end))))
         return self._blind
 

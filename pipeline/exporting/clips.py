@@ -1,0 +1,75 @@
+"""Found spans cut out of their videos, each a file: read from disk or S3, written by the decode child."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.archive.listing import path_of
+from pipeline.archive.remote import RemoteCopy
+from pipeline.decoding.decoder import Decoder, Fill
+from pipeline.errors import ChangedWhileRead, ReadFailed, VideoError
+from pipeline.exporting.files import names_of
+from pipeline.exporting.spans import Span
+from pipeline.storage.places import is_s3
+
+
+@dataclass(frozen=True)
+class CutClip:
+    """A span, and the file it became: times of its first frame and of the end of its last; or why there is none."""
+
+    span: Span
+    file: Path | None
+    start_s: float | None = None
+    end_s: float | None = None
+    n_frames: int | None = None
+    error: str | None = None
+
+
+def cut_clips(spans: Sequence[Span], folder: Path, copies: bool) -> Iterator[CutClip]:
+    """Cut each span into `folder`, one after the other. What cannot be cut says why, and the next is cut.
+
+    Re-encoded, a file holds exactly the frames whose time lies in the span; copied, it begins at a key frame.
+    """
+    stems = names_of((span.video for span in spans), "")
+    with Decoder() as decoder:
+        for number, span in enumerate(spans, start=1):
+            stem = folder / stems[span.video.video_id].with_name(
+                f"{stems[span.video.video_id].name}_{number:04d}_{_clock(span.start_s)}"
+            )
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield _cut(decoder, span, stem, copies)
+            except VideoError as error:
+                yield CutClip(span, None, error=str(error))
+
+
+def _cut(decoder: Decoder, span: Span, stem: Path, copies: bool) -> CutClip:
+    with _local(span) as (path, fill):
+        done = decoder.cut(path, os.path.abspath(stem), span.start_s, span.end_s, copies, fill)
+    return CutClip(span, Path(done["path"]), done["start_s"], done["end_s"], done["n_frames"])
+
+
+@contextlib.contextmanager
+def _local(span: Span) -> Iterator[tuple[str, Fill | None]]:
+    """A local path of the video as it was indexed, and what fills it where it is in S3."""
+    if is_s3(span.video.uri):
+        with RemoteCopy(span.video.uri, span.video.version) as copy:
+            yield copy.path, copy.filler
+        return
+    path = os.fsdecode(path_of(span.video.uri))
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise ReadFailed(f"{span.video.path} cannot be reached: {error.strerror}") from error
+    if span.video.version != f"{found.st_size}-{found.st_mtime_ns}":
+        raise ChangedWhileRead(f"{span.video.path} is not the file that was indexed; index it again first")
+    yield os.path.realpath(path), None
+
+
+def _clock(seconds: float) -> str:
+    """1h02m03.5s, without what is zero in front: for file names."""
+    minutes, rest = divmod(round(seconds * 10), 600)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes:02d}m" if hours or minutes else "") + f"{rest / 10:04.1f}s"
