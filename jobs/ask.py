@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs import cli
-from jobs.index import BUILTIN_WARNING, add_where_it_runs, cluster_of
+from jobs.cli import BUILTIN_WARNING
+from jobs.index import add_where_it_runs, cluster_of
 from pipeline.asking.ask import Asking, AskReport, prepare_ask, run_ask
 from pipeline.describing.choices import with_choices
 from pipeline.errors import UsageError

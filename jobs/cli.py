@@ -2,10 +2,17 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import JobError
 from pipeline.ledger.progress import Say, say_as_json, say_plainly
+from pipeline.reading.finding import SearchOptions
+
+BUILTIN_WARNING = (
+    "builtin is a small model that ships for demos and tests: it knows rendered shapes and nothing else; "
+    "of real footage its words mean nothing"
+)
 
 
 def run(job: Callable[[], int], say: Say = say_plainly) -> int:
@@ -48,3 +55,46 @@ def add_log_format(group: argparse._ActionsContainer) -> None:
 def say_of(args: argparse.Namespace) -> Say:
     """How a job speaks that has --log-format."""
     return say_as_json if args.log_format == "json" else say_plainly
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """What jobs that search by words take; `search_options` reads them."""
+    defaults = SearchOptions()
+    parser.add_argument(
+        "--top", type=int, default=defaults.top, metavar="N", help=f"at most N segments (default: {defaults.top})"
+    )
+    add_where(parser, "segments")
+    parser.add_argument("--min-score", type=float, metavar="SCORE", help="only segments with at least this score")
+    parser.add_argument(
+        "--no-weak",
+        action="store_true",
+        help="only what reaches the encoder's threshold for being about a text",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="show look-alikes too (default: of segments alike, only the best)"
+    )
+    parser.add_argument(
+        "--merge",
+        type=float,
+        metavar="SECONDS",
+        help="join segments of a video at most this far apart: each moment once; look-alikes are joined, not left out",
+    )
+    parser.add_argument("--encoder", help="where the index's encoder is now (default: by the name the index recorded)")
+    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="its thresholds, made by jobs.calibrate")
+
+
+def search_options(args: argparse.Namespace) -> SearchOptions:
+    return SearchOptions(
+        args.top, args.where, args.min_score, not args.no_weak, args.all, args.merge, args.include_deleted
+    )
+
+
+def add_where(parser: argparse.ArgumentParser, rows: str) -> None:
+    """Which rows of a table are meant."""
+    parser.add_argument(
+        "--where",
+        metavar="SQL",
+        help=f"only rows for which this holds: a condition on columns of {rows} and videos, such as "
+        "\"start_s > 60 AND name LIKE '%%.mp4'\"; nothing else can be written in it",
+    )
+    parser.add_argument("--include-deleted", action="store_true", help="videos that are no longer in the archive too")

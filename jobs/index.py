@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from jobs import cli
+from jobs.cli import BUILTIN_WARNING
 from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, PRUNE_METHODS, IndexConfig
 from pipeline.errors import UsageError
 from pipeline.execution.pools import ClusterOptions
@@ -27,11 +28,6 @@ from pipeline.ledger.run_report import RunReport
 from pipeline.run import dry_run, run_index
 from pipeline.storage.places import is_s3
 from pipeline.types import Bounds
-
-BUILTIN_WARNING = (
-    "builtin is a small model that ships for demos and tests: it knows rendered shapes and nothing else; "
-    "of real footage its words mean nothing"
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@
 
 Reads only; takes no lock. A score is the dot product of the text's vector and the segment's mean frame vector, the
 paper's relevance; z says how many standard deviations it lies above the mean of all searched segments, which compares
-across queries. Of segments that look alike the best is shown.
+across queries. Of segments that look alike the best is shown, and videos that are no longer in the archive are not.
 Exit codes: 0 done, also when nothing was found; 2 bad usage, one line, before any work.
 """
 
@@ -15,13 +15,13 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 
 from jobs import cli
+from jobs.cli import BUILTIN_WARNING
 from pipeline.errors import UsageError
 from pipeline.index.snapshot import Index
-from pipeline.index.where import Where
-from pipeline.reading.search import Found, Hit, as_caption, encoder_of, filterable_schema, search
+from pipeline.reading.finding import Finder
+from pipeline.reading.search import Found, Hit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,23 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _search(args: argparse.Namespace) -> int:
     if not args.text.strip():
         raise UsageError("an empty text was given; expected some words")
-    if args.top < 1:
-        raise UsageError(f"--top {args.top} given; expected at least 1")
-    if args.where is not None:
-        Where(args.where, filterable_schema())
-    index = Index.open(args.index)
-    files, thresholds = encoder_of(index, args.encoder, args.thresholds)
-    from pipeline.models.encoder import Encoder  # seconds of import that a mistyped command never pays
-
-    encoder = Encoder(files.path)
-    if encoder.is_cut(as_caption(args.text)):
+    options = cli.search_options(args)
+    finder = Finder(Index.open(args.index), args.encoder, args.thresholds)
+    if finder.is_cut(args.text):
         print("note: the text is longer than the encoder reads; its end was left out", file=sys.stderr)
-    query = encoder.texts([as_caption(args.text)])[0].numpy()
     if args.print_vector:
-        print(json.dumps([float(x) for x in query]))
+        print(json.dumps([float(x) for x in finder.vector(args.text)]))
         return 0
-    found = search(index, query, args.top, args.where, 2.0 if args.all else thresholds.tau_s)
-    _print(found, thresholds.tau_t, args)
+    found = finder.find(args.text, options)
+    _print(found, finder.thresholds.tau_t, args)
+    if finder.is_builtin:
+        print(f"note: {BUILTIN_WARNING}", file=sys.stderr)
     return 0
 
 
@@ -59,17 +53,17 @@ def _print(found: Found, tau_t: float, args: argparse.Namespace) -> None:
         writer.writeheader()
         writer.writerows(asdict(hit) for hit in found.hits)
     else:
-        print("\n".join(_lines(found, tau_t)))
+        print("\n".join(_lines(found, tau_t, "alike" if args.merge is None else "beside it")))
 
 
-def _lines(found: Found, tau_t: float) -> list[str]:
+def _lines(found: Found, tau_t: float, others: str) -> list[str]:
     """A table for people. Control characters of file names are shown, not obeyed."""
     lines = [f"{'':>3}  {'score':>6} {'z':>5}  {'time':<21} {'video'}"] if found.hits else []
     for hit in found.hits:
         span = f"{_clock(hit.start_s)} - {_clock(hit.end_s)}"
-        similar = f"  (+{hit.n_similar} alike)" if hit.n_similar else ""
-        weak = "" if hit.score >= tau_t else "  weak"
-        name = "".join(c if c.isprintable() else "�" for c in hit.name)
+        similar = f"  (+{hit.n_similar} {others})" if hit.n_similar else ""
+        weak = "  weak" if hit.weak else ""
+        name = "".join(c if c.isprintable() else "�" for c in hit.label)
         lines.append(f"{hit.rank:>3}. {hit.score:>6.3f} {hit.z:>5.1f}  {span:<21} {name}{similar}{weak}")
     lines.append(
         f"{len(found.hits)} of {found.n_searched:,} segments searched; weak: below {tau_t:g}, this encoder's "
@@ -94,16 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "on captions; a text that ends in . ? or ! is read as it stands",
     )
     parser.add_argument("--index", required=True, help="folder or s3:// prefix of the index")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many segments to show (default: 10)")
-    parser.add_argument(
-        "--where",
-        metavar="SQL",
-        help="only segments for which this is true: a condition on columns of segments and videos, such as "
-        "\"start_s > 60 AND name LIKE '%%.mp4'\"; nothing else can be written in it",
-    )
-    parser.add_argument(
-        "--all", action="store_true", help="show look-alikes too (default: of segments that look alike, only the best)"
-    )
+    cli.add_search_options(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     form.add_argument("--csv", action="store_true", help="CSV with a header instead of a table")
@@ -112,8 +97,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the text's unit vector as JSON, for search() in SQL, and stop",
     )
-    parser.add_argument("--encoder", help="where the index's encoder is now (default: by the name the index recorded)")
-    parser.add_argument("--thresholds", type=Path, metavar="FILE", help="its thresholds, made by jobs.calibrate")
     return parser
 
 

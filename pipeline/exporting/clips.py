@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class CutClip:
     end_s: float | None = None
     n_frames: int | None = None
     error: str | None = None
+    is_copy: bool = False
 
 
 def cut_clips(spans: Sequence[Span], folder: Path, copies: bool) -> Iterator[CutClip]:
@@ -46,9 +48,17 @@ def cut_clips(spans: Sequence[Span], folder: Path, copies: bool) -> Iterator[Cut
 
 
 def _cut(decoder: Decoder, span: Span, stem: Path, copies: bool) -> CutClip:
-    with _local(span) as (path, fill):
-        done = decoder.cut(path, os.path.abspath(stem), span.start_s, span.end_s, copies, fill)
-    return CutClip(span, Path(done["path"]), done["start_s"], done["end_s"], done["n_frames"])
+    """Under a name that is not yet its own until it is whole."""
+    partial = stem.with_name(f".{secrets.token_hex(8)}.part").absolute()
+    try:
+        with _local(span) as (path, fill):
+            done = decoder.cut(path, str(partial), span.start_s, span.end_s, copies, fill)
+        file = stem.absolute().with_name(stem.name + Path(done["path"]).suffix)
+        os.replace(done["path"], file)
+    finally:
+        for left in partial.parent.glob(f"{partial.name}*"):
+            left.unlink()
+    return CutClip(span, file, done["start_s"], done["end_s"], done["n_frames"], is_copy=copies)
 
 
 @contextlib.contextmanager

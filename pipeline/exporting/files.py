@@ -1,9 +1,12 @@
 """Names of the files an export writes: those of the archive, made safe for any file system, one per video."""
 
+import os
+import secrets
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from pipeline.errors import UsageError
 from pipeline.exporting.spans import SourceVideo
 
 _MAX_BYTES = 180  # of one name; file systems take 255
@@ -30,6 +33,20 @@ def names_of(videos: Iterable[SourceVideo], suffix: str) -> dict[str, PurePosixP
         else:
             found[video_id] = path.with_name(f"{path.name}.{video_id[:12]}{suffix}")
     return found
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, its folders too. UsageError when it cannot be written."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _counts(paths: Iterable[PurePosixPath]) -> Counter[str]:

@@ -17,7 +17,7 @@ def as_csv(spans: Sequence[Span]) -> str:
     records = [_record(span) for span in spans]
     writer = csv.DictWriter(out, list(records[0]) if records else list(_COLUMNS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
+    writer.writerows({name: cell(value) for name, value in record.items()} for record in records)
     return out.getvalue()
 
 
@@ -35,5 +35,6 @@ def _record(span: Span) -> dict[str, Any]:
     return dict(zip(_COLUMNS, values, strict=True)) | dict(span.facts)
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value as a CSV holds it: no formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

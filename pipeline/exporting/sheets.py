@@ -1,13 +1,27 @@
 """A contact sheet: the thumbnails of a video's segments in one JPEG, each with its time under it."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.exporting.spans import Span
+from pipeline.index.snapshot import Index
 
 CELL = (256, 144)
 _GAP, _LABEL = 8, 20
 _BACK, _INK = (24, 24, 24), (230, 230, 230)
+
+
+def sheets_of(index: Index, videos: Mapping[str, Sequence[Span]], most: int) -> Iterator[tuple[str, bytes]]:
+    """(video_id, JPEG) for each video: pictures of the segments its spans touch, `most` of them, evenly spread."""
+    columns = ["start_s", "end_s", "best_frame_s", "thumbnail"]
+    for video_id, spans in videos.items():
+        rows = index.read("segments", columns, pc.field("video_id") == video_id).sort_by("start_s").to_pylist()
+        touched = [r for r in rows if any(s.start_s < r["end_s"] and r["start_s"] < s.end_s for s in spans)]
+        shown = [touched[at] for at in evenly(len(touched), most)]
+        yield video_id, contact_sheet([(r["best_frame_s"], r["thumbnail"]) for r in shown])
 
 
 def contact_sheet(pictures: Sequence[tuple[float, bytes | None]], columns: int = 5) -> bytes:

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from pipeline.errors import UsageError
 from pipeline.exporting.rates import rational_rate
+from pipeline.index.schemas import TABLES as SCHEMA_TABLES
 from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Index, Snapshot
 from pipeline.index.where import Where
 from pipeline.reading.paths import link_to, path_in_root
-from pipeline.reading.search import filterable_schema, with_videos
+from pipeline.reading.search import Hit, filterable_schema, with_videos
 
 TABLES = ("captions", "answers", "segments", "shots")
 """Tables with a start and an end that can be exported; `hits` are the fifth kind, and come from a search."""
@@ -77,10 +78,19 @@ class Span:
 
 def spans_of(index: Index, table: str, where: str | None = None, include_deleted: bool = False) -> list[Span]:
     """Rows of `table` as spans, by path of the video and time. UsageError for a bad `where` or another table."""
-    if table not in TABLES:
+    if table not in TABLES or table not in SCHEMA_TABLES:
         raise UsageError(f"{table!r} cannot be exported; expected one of {', '.join(TABLES)}")
     condition = None if where is None else Where(where, filterable_schema(table))
     return index.at_one_snapshot(lambda snapshot: _spans(index, snapshot, table, condition, include_deleted))
+
+
+def spans_of_hits(index: Index, hits: Sequence[Hit], text: str) -> list[Span]:
+    """What a search found, best first, each with the text that was looked for."""
+    videos = index.at_one_snapshot(lambda snapshot: videos_of(index, snapshot, include_deleted=True))
+    facts = ("rank", "score", "z", "weak", "n_similar", "segment_id")
+    return [
+        Span(videos[h.video_id], h.start_s, h.end_s, text, {name: getattr(h, name) for name in facts}) for h in hits
+    ]
 
 
 def videos_of(index: Index, snapshot: Snapshot, include_deleted: bool) -> dict[str, SourceVideo]:

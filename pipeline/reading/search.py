@@ -6,6 +6,7 @@ against the query in fp32. Legend: n rows of a row group, D embedding width, c c
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pipeline.index.snapshot import Index, Snapshot
 from pipeline.index.where import Where
 from pipeline.items.evidence import FloatArray
 from pipeline.models.checkpoints import ModelFiles, resolve_model, resolve_thresholds
+from pipeline.reading.paths import link_to, path_in_root
 
 CANDIDATES_PER_HIT = 50
 """Kept for each hit asked for, so that suppressed look-alikes leave enough."""
@@ -64,6 +66,15 @@ class Hit:
     clip_id: str
     segment_id: str
     best_frame_s: float
+    path: str  # of the video, below its root
+    link: str  # the moment, for a player
+    has_own_name: bool  # no other video of the index has its name
+    weak: bool = False  # below the encoder's threshold for being about a text
+
+    @property
+    def label(self) -> str:
+        """What tells its video apart for people: the name where that is enough, else the path."""
+        return self.name if self.has_own_name else self.path
 
 
 @dataclass(frozen=True)
@@ -267,12 +278,24 @@ def _hits(
     vectors = np.concatenate([part.vectors for part in parts])[order].astype(np.float32)
     chosen = _without_look_alikes(vectors, top, same)
     shown = [_row(index, *candidates[order[at]]) for at, _ in chosen]
-    named = index.read_at(snapshot, "videos", ["video_id", "name", "uri"]).to_pylist() if shown else []
+    named = index.read_at(snapshot, "videos", ["video_id", "name", "uri", "root"]).to_pylist() if shown else []
     videos = {video["video_id"]: video for video in named}
+    n_named = Counter(video["name"] for video in named)
     for rank, ((at, n_similar), row) in enumerate(zip(chosen, shown, strict=True), start=1):
         score, video = float(scores[order[at]]), videos[row["video_id"]]
         z = (score - mean) / deviation if deviation > 0 else 0.0
-        yield Hit(rank=rank, name=video["name"], uri=video["uri"], score=score, z=z, n_similar=n_similar, **row)
+        yield Hit(
+            rank=rank,
+            name=video["name"],
+            uri=video["uri"],
+            score=score,
+            z=z,
+            n_similar=n_similar,
+            path=path_in_root(video["uri"], video["root"]),
+            link=link_to(video["uri"], row["start_s"]),
+            has_own_name=n_named[video["name"]] == 1,
+            **row,
+        )
 
 
 def _without_look_alikes(vectors: FloatArray, top: int, same: float) -> list[tuple[int, int]]:

@@ -85,7 +85,9 @@ class _Source:
             options={"protocol_whitelist": "file"},
         )
         self.video = self.container.streams[video.stream.index]
-        self.audio: Any = self.container.streams.best("audio", related=self.video) if self.container.streams.audio else None
+        self.audio: Any = (
+            self.container.streams.best("audio", related=self.video) if self.container.streams.audio else None
+        )
         if self.audio is not None and self.audio.codec_context is None:
             self.audio = None
         for stream in self.container.streams:
@@ -120,7 +122,8 @@ class _Source:
     def audio_ticks(self, ticks: int) -> int:
         """A time of the picture in ticks of the sound."""
         assert self.audio is not None
-        return int(round(ticks * self.video.time_base / self.audio.time_base))
+        in_sound: int = round(ticks * self.video.time_base / self.audio.time_base)
+        return in_sound
 
 
 def _frames(source: _Source, packet: Any) -> list[Any]:
