@@ -94,7 +94,7 @@ def add_where(parser: argparse.ArgumentParser, rows: str) -> None:
     parser.add_argument(
         "--where",
         metavar="SQL",
-        help=f"only rows for which this holds: a condition on columns of {rows} and videos, such as "
+        help=f"only rows for which this is true: a condition on columns of {rows} and videos, such as "
         "\"start_s > 60 AND name LIKE '%%.mp4'\"; nothing else can be written in it",
     )
     parser.add_argument("--include-deleted", action="store_true", help="videos that are no longer in the archive too")
