@@ -7,12 +7,13 @@
 It runs unmodified transformers models and knows no Ray, no storage and no video file. Importing it changes nothing.
 """
 
-from adatp.checkpoint import CheckpointError, load, shapes
+from adatp.checkpoint import load
 from adatp.controls import FrameDrop, NoPruning, RandomTokens, UniformTokens
 from adatp.dycoke import DyCoke
 from adatp.echoprune import EchoPrune
 from adatp.engine import Engine, Request, Result
 from adatp.evs import EVS
+from adatp.families.llava_frames import LLAVA_VIDEO, ONEVISION, FrameLayout
 from adatp.fastv import FastV
 from adatp.flops import FlopsRatios, LLMShape, TowerShape, tower_flops
 from adatp.likelihood import ChoiceLogprob
@@ -24,8 +25,9 @@ from adatp.pyramiddrop import PyramidDrop
 from adatp.segments import representative_frames, segment_lengths, segment_relevance
 from adatp.vcast import VCast
 from adatp.vidcom2 import VidCom2
-from adatp.vision import LLAVA_VIDEO, ONEVISION, FrameLayout, Visual
 from adatp.visionzip import VisionZip
+from adatp.visual import Ranking, Visual
+from adatp.weights import CheckpointError, shapes
 
 __all__ = [
     "EVS",
@@ -48,6 +50,7 @@ __all__ = [
     "Onsets",
     "PyramidDrop",
     "RandomTokens",
+    "Ranking",
     "Request",
     "Result",
     "TowerShape",

@@ -1,7 +1,10 @@
-"""One decoder layer over packed ragged sequences, run on the modules of an unmodified transformers Qwen2.
+"""One decoder layer over packed ragged sequences, run on the modules of an unmodified transformers decoder.
 
-Legend: R packed rows (the tokens of all clips, one after the other), d hidden size, H query heads, K key heads,
-D head size.
+Its layers are those of Qwen2, Qwen2.5-VL, Qwen3, Qwen3-VL and Llama: norms before attention and MLP, rotary embedding
+of the whole head, grouped queries, queries and keys normed per head or not.
+
+Legend: A axes of a position (1, or 3 with M-RoPE), R packed rows (the tokens of all clips, one after the other),
+d hidden size, H query heads, K key heads, D head size.
 """
 
 from typing import Any
@@ -12,12 +15,28 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
+from adatp.weights import CheckpointError
+
 Rope = tuple[Tensor, Tensor]  # cos and sin, each (R, D)
 
 
+def check_decoder(config: Any, *expected: str) -> None:
+    """CheckpointError for a text configuration that asks for what the functions below do not do.
+
+    expected: the `model_type` it may have.
+    """
+    if config.model_type not in expected:
+        raise CheckpointError(f"expected a {' or '.join(expected)} decoder, got {config.model_type}")
+    sliding = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if getattr(config, "use_sliding_window", False) or sliding:
+        raise CheckpointError("expected full attention in every decoder layer, got use_sliding_window=true")
+    if (kind := config.rope_parameters["rope_type"]) in ("dynamic", "longrope"):
+        raise CheckpointError(f"expected a rotary embedding of fixed frequencies, got rope_type {kind!r}")
+
+
 def rope(decoder: Any, like: Tensor, positions: Tensor) -> Rope:
-    """Rotary embedding of position ids: (R,) -> cos and sin (R, D) in the dtype of `like`."""
-    cos, sin = decoder.rotary_emb(like, positions[None])
+    """Rotary embedding of position ids: (A, R) -> cos and sin (R, D) in the dtype of `like`."""
+    cos, sin = decoder.rotary_emb(like, positions if len(positions) == 1 else positions[:, None])
     return cos[0], sin[0]
 
 
@@ -29,6 +48,8 @@ def project(layer: Any, hidden: Tensor, rotation: Rope) -> tuple[Tensor, Tensor,
         linear(x).unflatten(-1, (-1, attention.head_dim))
         for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
+    if hasattr(attention, "q_norm"):  # Qwen3: over each head
+        query, key = attention.q_norm(query), attention.k_norm(key)
     query, key = apply_rotary_pos_emb(query, key, *rotation, unsqueeze_dim=1)
     return query, key, value
 

@@ -8,18 +8,22 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from adatp.decode import Generated, greedy
 from adatp.flops import FlopsRatios, ratios
+from adatp.layout import Layout
 from adatp.likelihood import ChoiceLogprob, choice_logprob
 from adatp.method import AdaTP
 from adatp.methods import resolve
 from adatp.model import VideoLLM
 from adatp.plan import Clip, Method
 from adatp.prefill import Prefilled, Sequence, embed, prefill
-from adatp.vision import Visual
+from adatp.segments import segments_of_steps
+from adatp.visionzip import VisionZip
+from adatp.visual import Visual
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,7 @@ class Request:
             raise ValueError(f"{self.key}: expected segment lengths of at least 1 frame, got {segments}")
         held = self.visual.n_frames
         allowed = {sum(segments)}
-        if isinstance(method, AdaTP):
+        if isinstance(method, AdaTP) and self.visual.members is None:
             allowed.add(len(method.frames_encoded(segments)))
         if held not in allowed:
             raise ValueError(
@@ -151,14 +155,25 @@ class Engine:
             raise ValueError(
                 f"expected distinct keys, got {sorted(k for k in set(keys) if keys.count(k) > 1)} repeated"
             )
-        c, d = self.model.tokens_per_frame, self.model.hidden_size
         for request in requests:
-            if (shape := request.visual.tokens.shape)[1:] != (c, d):
-                raise ValueError(
-                    f"{request.key}: expected visual tokens (n, {c}, {d}) of this model, got {tuple(shape)}"
-                )
+            self._check_visual(request)
             for text in (request.prompt, *(request.choices or ())):
                 self.model.prompt.plain_ids(text)
+
+    def _check_visual(self, request: Request) -> None:
+        family, visual = self.model.family, request.visual
+        c, d = family.tokens_per_frame or visual.tokens_per_frame, self.model.hidden_size
+        if (shape := visual.tokens.shape)[1:] != (c, d):
+            raise ValueError(f"{request.key}: expected visual tokens (n, {c}, {d}) of this model, got {tuple(shape)}")
+        layers = 0 if visual.deepstack is None else visual.deepstack.shape[2]
+        if layers != family.deepstack_layers:
+            raise ValueError(f"{request.key}: expected {family.deepstack_layers} deepstack layers, got {layers}")
+        if isinstance(resolve(request.method), VisionZip) and visual.ranking is None:
+            raise ValueError(
+                f"{request.key}: visionzip needs clips encoded with visionzip=True"
+                if family.can_rank
+                else f"{request.key}: visionzip ranks by a SigLIP tower's attention, which {family.name} does not have"
+            )
 
     def _run_or_split(self, batch: list[Request]) -> dict[str, Result]:
         try:
@@ -201,8 +216,8 @@ class Engine:
             limit = 16_384 if self.model.device.type == "cuda" else 0
         for i, (request, clip) in enumerate(zip(batch, clips, strict=True)):
             begun = time.perf_counter()
-            ids = self.model.prompt.ids(request.prompt)
-            pack.append(embed(self.model, ids, resolve(request.method).plan(clip), clip.n_visual))
+            layout = layout_of(request, clip, self.model)
+            pack.append(embed(self.model, layout, clip, resolve(request.method).plan(clip)))
             if i + 1 < len(batch) and sum(map(len, pack)) < limit:
                 continue
             done += prefill(self.model, pack)
@@ -245,7 +260,7 @@ class Engine:
             visual_tokens_per_layer=counts,
             flops=ratios(
                 model.llm_shape,
-                model.tower_shape,
+                partial(model.family.vision_flops, grid=clip.visual.grid),
                 counts,
                 prefilled.n_other,
                 clip.n_visual,
@@ -265,15 +280,23 @@ def clip_of(request: Request, model: VideoLLM) -> Clip:
 
     A prompt without relevances is one that names nothing: its words are not shown.
     """
-    visual, segments, method = request.visual, request.segments, resolve(request.method)
-    n_frames = visual.n_frames if segments is None else sum(segments)
+    visual, segments, relevance, method = request.visual, request.segments, request.relevance, resolve(request.method)
+    if segments is not None and visual.members is not None:
+        segments, relevance = segments_of_steps(visual.members, segments, relevance)
+    n_frames = visual.n_steps if segments is None else sum(segments)
     frames = tuple(range(n_frames))
     if isinstance(method, AdaTP) and segments is not None:
         frames = method.frames_encoded(segments)
-        if visual.n_frames > len(frames):
-            visual = visual[list(frames)]
+        if visual.n_steps > len(frames):
+            visual = visual.steps(frames)
     words = None
     if request.relevance is not None:
         ids = torch.tensor(model.prompt.plain_ids(request.prompt), device=model.device)
         words = model.decoder.embed_tokens(ids)
-    return Clip(visual, n_frames, frames, segments, request.relevance, model.n_layers, request.p, words, request.share)
+    return Clip(visual, n_frames, frames, segments, relevance, model.n_layers, request.p, words, request.share)
+
+
+def layout_of(request: Request, clip: Clip, model: VideoLLM) -> Layout:
+    """The request's unpruned prompt, row by row."""
+    times_s = request.visual.times_s if request.visual.n_steps == clip.n_frames else None
+    return model.lay_out(request.prompt, clip.n_frames, clip.visual, times_s)

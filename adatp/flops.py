@@ -7,7 +7,7 @@ Three ratios always stand side by side (pruned over unpruned):
   unpruned. The unpruned run needs no segmentation, so the encoder counts against pruning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,9 +108,14 @@ def projector_flops(tower: TowerShape, llm: LLMShape, n_frames: int) -> float:
     return float(n_frames * 2 * tower.n_patches * (tower.hidden * llm.hidden + llm.hidden**2))
 
 
+def siglip_vision(tower: TowerShape, llm: LLMShape) -> Callable[[int], float]:
+    """The `vision_flops` of LLaVA's tower and projector, for `ratios`."""
+    return lambda n_frames: tower_flops(tower, n_frames) + projector_flops(tower, llm, n_frames)
+
+
 def ratios(
     llm: LLMShape,
-    tower: TowerShape,
+    vision_flops: Callable[[int], float],
     visual_tokens_per_layer: Sequence[int],
     other_tokens: int,
     n_visual: int,
@@ -121,6 +126,7 @@ def ratios(
     """The three ratios of one prefill.
 
     Args:
+        vision_flops: FLOPs of the vision tower and the projector over so many frames; see `siglip_vision`.
         visual_tokens_per_layer: visual tokens that entered each decoder layer.
         other_tokens: T, every other position: header, newline, text.
         n_visual: V0, visual tokens of the unpruned prompt. n_frames: frames they come from.
@@ -133,12 +139,9 @@ def ratios(
     def llm_flops(tokens: list[int], attention: Attention) -> float:
         return llm_prefill_flops(llm, tokens, attention)
 
-    def eyes(frames: int) -> float:
-        return tower_flops(tower, frames) + projector_flops(tower, llm, frames)
-
     return FlopsRatios(
         paper=llm_flops(pruned, "none") / llm_flops(full, "none"),
         with_attention=llm_flops(pruned, "full") / llm_flops(full, "full"),
-        end_to_end=(encoder_flops + eyes(n_frames_encoded) + llm_flops(pruned, "full"))
-        / (eyes(n_frames) + llm_flops(full, "full")),
+        end_to_end=(encoder_flops + vision_flops(n_frames_encoded) + llm_flops(pruned, "full"))
+        / (vision_flops(n_frames) + llm_flops(full, "full")),
     )

@@ -42,7 +42,7 @@ def _continue(model: VideoLLM, clip: Prefilled, tokens: list[int]) -> Tensor:
     own = torch.ones(n, n, dtype=torch.bool, device=device).tril()
     for index, layer in enumerate(decoder.layers):
         positions = clip.next_positions[index] + torch.arange(n, device=device)
-        query, key, value = project(layer, hidden, rope(decoder, hidden, positions))
+        query, key, value = project(layer, hidden, rope(decoder, hidden, positions[None]))
         keys, values = torch.cat([clip.keys[index], key]), torch.cat([clip.values[index], value])  # (L + T, K, D)
         mask = torch.cat([own.new_ones(n, len(clip.keys[index])), own], 1)  # (T, L + T)
         q, k, v = (x.transpose(0, 1)[None] for x in (query, keys, values))

@@ -1,32 +1,38 @@
-"""A Video LLM: SigLIP tower, projector and Qwen2 decoder of an unmodified transformers model, and its prompt.
+"""A Video LLM: a loaded checkpoint of one family, its prompt and its stop tokens.
 
 Legend: n frames, H x W pixels, c visual tokens per frame, d hidden size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adatp.flops import LLMShape, TowerShape
-from adatp.prompt import Prompt, visual_span
-from adatp.vision import FrameLayout, Visual, encode_frames
+from adatp.families.family import ModelFamily
+from adatp.flops import LLMShape
+from adatp.layout import Layout, rows_of
+from adatp.prompt import Prompt
+from adatp.visual import Visual
 
 
 @dataclass(frozen=True, eq=False)
 class VideoLLM:
     """What `load` returns. Nothing of a request is ever stored here."""
 
-    hf: Any
-    """The transformers model itself, `LlavaOnevisionForConditionalGeneration`, in evaluation mode."""
-    layout: FrameLayout
+    family: ModelFamily
     prompt: Prompt
     stop_token_ids: frozenset[int]
 
     @property
+    def hf(self) -> Any:
+        """The transformers model itself, in evaluation mode."""
+        return self.family.hf
+
+    @property
     def decoder(self) -> Any:
-        return self.hf.model.language_model
+        return self.family.decoder
 
     @property
     def device(self) -> torch.device:
@@ -45,68 +51,58 @@ class VideoLLM:
 
     @property
     def hidden_size(self) -> int:
-        return int(self.hf.config.text_config.hidden_size)
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """(H, W) in pixels the tower wants."""
-        side = int(self.hf.config.vision_config.image_size)
-        return side, side
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """c: 196 for OneVision, 182 (newlines included) for LLaVA-Video."""
-        vision = self.hf.config.vision_config
-        return self.layout.tokens_per_frame(vision.image_size // vision.patch_size)
-
-    @property
-    def trailing_newline(self) -> Tensor | None:
-        """The learned vector after all frames, (d,); None where rows carry their own."""
-        newline: Tensor = self.hf.model.image_newline
-        return newline if self.layout.newline == "one_token" else None
-
-    @property
-    def tower_layers(self) -> int:
-        """Tower layers that run: up to the one whose output is the feature."""
-        vision, chosen = self.hf.config.vision_config, self.hf.config.vision_feature_layer
-        n = int(vision.num_hidden_layers)
-        return n + 1 + chosen if chosen < 0 else int(chosen)
+        return int(self.decoder.config.hidden_size)
 
     @property
     def llm_shape(self) -> LLMShape:
-        return LLMShape.of(self.hf.config.text_config)
+        return LLMShape.of(self.decoder.config)
 
     @property
-    def tower_shape(self) -> TowerShape:
-        return TowerShape.of(self.hf.config.vision_config, self.tower_layers)
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) in pixels the tower wants. ValueError where it follows the picture's own shape."""
+        size = self.family.frame_size
+        if size is None:
+            raise ValueError(f"{self.family.name} has no fixed frame size: it keeps the picture's shape")
+        return size
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """c. ValueError where it follows the picture's size: ask the `Visual`."""
+        c = self.family.tokens_per_frame
+        if c is None:
+            raise ValueError(f"{self.family.name} has no fixed number of tokens per frame: it follows the frame's size")
+        return c
 
     @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Visual:
+    def encode(self, pixels: Tensor, times_s: Sequence[float] | None = None, *, visionzip: bool = False) -> Visual:
         """Encode a clip's frames once, for any number of questions.
 
         Args:
-            pixels: frames resized to `frame_size` and normalised as the tower was trained, (n, 3, H, W), floating.
+            pixels: frames resized and normalised as the tower was trained, (n, 3, H, W), floating.
+            times_s: seconds of each frame; needed where a family tells the model when a frame was.
+            visionzip: also compute what VisionZip ranks by, which costs an attention map per frame.
         """
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, *self.frame_size) or len(pixels) == 0:
-            raise ValueError(f"expected pixels (n, 3, {self.frame_size[0]}, {self.frame_size[1]}), got {pixels.shape}")
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or len(pixels) == 0:
+            raise ValueError(f"expected pixels (n, 3, H, W), got {tuple(pixels.shape)}")
         if not pixels.is_floating_point():
             raise ValueError(f"expected normalised floating pixels, got {pixels.dtype}")
-        return encode_frames(
-            self.hf.model.vision_tower,
-            self.hf.model.multi_modal_projector,
-            self.hf.model.image_newline,
-            self.layout,
-            self.tower_layers,
-            pixels.to(self.device, self.dtype),
-        )
+        if times_s is not None and len(times_s) != len(pixels):
+            raise ValueError(f"expected times_s of {len(pixels)} frames, got {len(times_s)}")
+        if visionzip and not self.family.can_rank:
+            raise ValueError(f"visionzip ranks by a SigLIP tower's attention, which {self.family.name} does not have")
+        return self.family.encode(pixels.to(self.device, self.dtype), times_s, visionzip)
 
-    def prompt_ids(self, text: str, n_frames: int) -> list[int]:
-        """Token ids of the whole unpruned prompt, one placeholder per visual token (and one for a trailing newline).
+    def lay_out(
+        self, text: str, n_steps: int, visual: Visual, times_s: Sequence[Sequence[float]] | None = None
+    ) -> Layout:
+        """Where everything of the unpruned prompt stands; `visual` may hold some of the `n_steps` steps alone."""
+        tokens, n_after = self.prompt.tokens(text, self.family.spell(n_steps, times_s))
+        c = visual.tokens_per_frame
+        ids, rows, vectors = rows_of(tokens, c, self.prompt.video_token_id)
+        of_steps = torch.tensor(rows).view(n_steps, c)
+        positions = self.family.positions(len(ids), of_steps, visual.grid, times_s)
+        return Layout(tuple(ids), of_steps.flatten(), tuple(vectors), positions, n_after)
 
-        These are the ids transformers' own processor would make, so the model can be run on them directly.
-        """
-        ids = self.prompt.ids(text)
-        n_visual = n_frames * self.tokens_per_frame
-        at = visual_span(ids, self.prompt.video_token_id, 1).start
-        run = n_visual + (self.trailing_newline is not None)
-        return ids[:at] + [self.prompt.video_token_id] * run + ids[at + 1 :]
+    def prompt_ids(self, text: str, visual: Visual) -> list[int]:
+        """Token ids of the whole unpruned prompt, as transformers' own processor would make them."""
+        return list(self.lay_out(text, visual.n_steps, visual, visual.times_s).ids)

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from adatp.schedule import mean_share
-from adatp.vision import Visual
+from adatp.visual import Visual
 
 
 @dataclass(frozen=True)
 class Clip:
     """One clip as a method sees it. `visual` holds all n frames, or only those named in `frames` (ascending).
+
+    Where the tower makes one grid of tokens of two frames, such a step counts as one frame here, in `segments` too.
 
     words: input embeddings of the question, (T, d); None where the prompt names nothing.
     share: see `Request.share`.
@@ -63,7 +65,7 @@ class Cut:
 
     rows: whose attention scores the tokens: all text after the video, or the prompt's last token.
     scored_by: the layer that just ran, or the one about to run (its norm, projections and RoPE).
-    renumber: survivors take positions 0..L'-1 from here on; otherwise they keep their own.
+    renumber: survivors take positions 0..L'-1 from here on, where positions have one axis; otherwise they keep theirs.
     """
 
     layer: int
@@ -80,7 +82,8 @@ class Plan:
     tokens: Tensor  # (k, d)
     origin: Tensor  # (k,) int64; a merged token carries the origin of the token it was merged into
     keeps_positions: bool
-    """True: position ids of the unpruned prompt. False: fresh consecutive ids, as if the others had never been."""
+    """True: position ids of the unpruned prompt. False: fresh consecutive ids, as if the others had never been; where
+    positions have three axes (M-RoPE) a token keeps its coordinates all the same."""
     cuts: tuple[Cut, ...] = ()
 
 

@@ -2,8 +2,8 @@
 
 Several clips run packed, one after the other in one tensor, each with its own plan; nothing is padded.
 
-Legend: R packed rows, L tokens of one sequence, V visual tokens alive, d hidden size, K key heads, D head size,
-N layers.
+Legend: R packed rows, A axes of a position, L tokens of one sequence, T of them not visual, V visual tokens alive,
+d hidden size, K key heads, D head size, N layers.
 """
 
 from dataclasses import dataclass, field
@@ -13,35 +13,30 @@ import torch
 from torch import Tensor
 
 from adatp.decoder import Rope, add_attention, add_mlp, attend, project, rope
+from adatp.layout import Layout
 from adatp.model import VideoLLM
-from adatp.plan import Cut, Plan
+from adatp.plan import Clip, Cut, Plan
 from adatp.scores import attention_received
 
 
 @dataclass
 class Sequence:
-    """One prompt on its way through the decoder: `header` tokens, the visual tokens alive, then `tail` tokens.
-
-    The last `rows` of the tail are the text after the video; a trailing newline vector belongs to the tail but not to
-    them.
-    """
+    """One prompt on its way through the decoder: the visual tokens alive, and the other tokens around and between."""
 
     embeddings: Tensor  # (L, d)
-    positions: Tensor  # (L,) int64
+    positions: Tensor  # (A, L) int64
+    renumbers: bool  # whether a cut may number its survivors afresh
     plan: Plan
     origin: Tensor  # (V,) of the visual tokens alive
-    header: int
-    tail: int
-    rows: int
+    visual: Tensor  # (V,) their rows, ascending
+    others: Tensor  # (T,) all other rows, ascending
+    n_after: int  # rows at the end that are the text after the video
     next_position: int  # position id of the first generated token; known without asking the device
+    deepstack: Tensor | None = None  # (V, layers, d) added to the first layers' output at the visual tokens
     scores: Tensor | None = None  # (V,) of the latest scored layer, for the next cut
 
-    @property
-    def visual(self) -> slice:
-        return slice(self.header, self.header + len(self.origin))
-
     def __len__(self) -> int:
-        return len(self.positions)
+        return self.positions.shape[1]
 
 
 @dataclass
@@ -56,31 +51,46 @@ class Prefilled:
     origins: list[Tensor] = field(default_factory=list)  # N x (V_l,) visual tokens that entered each layer
 
 
-def embed(model: VideoLLM, ids: list[int], plan: Plan, n_visual: int) -> Sequence:
-    """Lay out a prompt's embeddings around the plan's tokens.
-
-    Args:
-        ids: prompt with one placeholder for the video. n_visual: V0, of the unpruned prompt.
-    """
-    at = ids.index(model.prompt.video_token_id)
-    device = model.device
-
-    def words(some: list[int]) -> Tensor:
-        return model.decoder.embed_tokens(torch.tensor(some, dtype=torch.long, device=device))  # type: ignore[no-any-return]  # untyped module
-
-    newline = model.trailing_newline
-    tail = [words(ids[at + 1 :])] if newline is None else [newline[None], words(ids[at + 1 :])]
-    parts = [words(ids[:at]), plan.tokens.to(device, model.dtype), *tail]
-    embeddings = torch.cat(parts)
-    n_tail = sum(len(part) for part in tail)
-    origin = plan.origin.to(device)
-    if plan.keeps_positions:
-        header_ids, tail_ids = torch.arange(at, device=device), torch.arange(n_tail, device=device)
-        positions = torch.cat([header_ids, at + origin, at + n_visual + tail_ids])
-        end = at + n_visual + n_tail
+def embed(model: VideoLLM, layout: Layout, clip: Clip, plan: Plan) -> Sequence:
+    """The embeddings of a prompt around the plan's tokens, each step's tokens in that step's place."""
+    c, device = clip.visual.tokens_per_frame, model.device
+    is_other = torch.ones(len(layout.ids), dtype=torch.bool)
+    is_other[layout.visual] = False
+    others = is_other.nonzero().flatten()  # (T,) on the CPU: nothing waits for the device
+    words = model.decoder.embed_tokens(torch.tensor(layout.ids)[others].to(device))  # (T, d)
+    if layout.vectors:
+        at = torch.searchsorted(others, torch.tensor(layout.vectors))
+        words = words.index_copy(0, at.to(device), model.family.vector.expand(len(at), -1).to(words))  # type: ignore[union-attr]  # a family that lays out vectors has one
+    others, visual, origin = others.to(device), layout.visual.to(device), plan.origin.to(device)
+    order = torch.cat([others, visual[origin // c * c]]).argsort(
+        stable=True
+    )  # a step's tokens stay in the plan's order
+    if plan.keeps_positions or not layout.renumbers:
+        positions = layout.positions.to(device)[:, torch.cat([others, visual[origin]])[order]]
+        end = layout.next_position
     else:
-        positions, end = torch.arange(len(embeddings), device=device), len(embeddings)
-    return Sequence(embeddings, positions, plan, origin, at, n_tail, rows=len(ids) - at - 1, next_position=end)
+        positions, end = torch.arange(len(order), device=device)[None], len(order)
+    row = order.argsort()
+    return Sequence(
+        embeddings=torch.cat([words, plan.tokens.to(device, model.dtype)])[order],
+        positions=positions,
+        renumbers=layout.renumbers,
+        plan=plan,
+        origin=origin,
+        visual=row[len(others) :],
+        others=row[: len(others)],
+        n_after=layout.n_after,
+        next_position=end,
+        deepstack=None if clip.visual.deepstack is None else _deepstack_at(clip, clip.visual.deepstack, origin),
+    )
+
+
+def _deepstack_at(clip: Clip, deepstack: Tensor, origin: Tensor) -> Tensor:
+    """Rows of `deepstack` (steps, c, L, d) that belong to the tokens of these origins, (V, L, d)."""
+    c = deepstack.shape[1]
+    place = torch.zeros(clip.n_frames, dtype=torch.long)
+    place[list(clip.frames)] = torch.arange(len(clip.frames))
+    return deepstack.flatten(0, 1)[place.to(origin.device)[origin // c] * c + origin % c]
 
 
 @torch.inference_mode()
@@ -90,12 +100,14 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
     hidden = torch.cat([s.embeddings for s in sequences])  # (R, d)
     for sequence in sequences:
         sequence.embeddings = hidden.new_empty(0)  # `hidden` holds them now
-    rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences]))
-    done = [Prefilled(hidden.new_empty(0), s.header + s.tail) for s in sequences]
+    rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences], 1))
+    done = [Prefilled(hidden.new_empty(0), len(s.others)) for s in sequences]
     for index, layer in enumerate(decoder.layers):
         hidden, rotation = _cut_all(decoder, index, layer, sequences, hidden, rotation)
         hidden = _attention(layer, index, sequences, done, hidden, rotation)
         hidden = add_mlp(layer, hidden)
+        if index < model.family.deepstack_layers:
+            _add_deepstack(index, sequences, hidden)
     last = torch.tensor([len(s) for s in sequences], device=hidden.device).cumsum(0) - 1
     logits = model.hf.lm_head(decoder.norm(hidden[last])).float()  # (clips, vocabulary)
     for result, row in zip(done, logits, strict=True):
@@ -120,12 +132,23 @@ def _attention(
     return add_attention(layer, hidden, attend(query, key, value, lengths))
 
 
+def _add_deepstack(index: int, sequences: list[Sequence], hidden: Tensor) -> None:
+    """Add the tower's features for layer `index` at the visual tokens alive, in place."""
+    begin, rows, features = 0, [], []
+    for sequence in sequences:
+        if sequence.deepstack is not None:
+            rows.append(begin + sequence.visual)
+            features.append(sequence.deepstack[:, index])
+        begin += len(sequence)
+    hidden.index_add_(0, torch.cat(rows), torch.cat(features).to(hidden.dtype))
+
+
 def _cut_at(plan: Plan, layer: int) -> Cut | None:
     return next((cut for cut in plan.cuts if cut.layer == layer), None)
 
 
 def _score(sequence: Sequence, cut: Cut, query: Tensor, key: Tensor, layer: Any) -> Tensor:
-    n_rows = sequence.rows if cut.rows == "text" else 1
+    n_rows = sequence.n_after if cut.rows == "text" else 1
     return attention_received(query[-n_rows:], key, sequence.visual, layer.self_attn.scaling)
 
 
@@ -142,9 +165,9 @@ def _cut_all(
                 mine = slice(begin, begin + length)
                 query, key, _ = project(layer, hidden[mine], (rotation[0][mine], rotation[1][mine]))
                 sequence.scores = _score(sequence, cut, query, key, layer)
-            rows = _cut_one(sequence, cut, rows)
+            rows = _cut_one(sequence, cut)
             dropped |= len(rows) < length
-            renumbered |= cut.renumber
+            renumbered |= cut.renumber and sequence.renumbers
         keep_rows.append(begin + rows)
         begin += length
     if dropped:
@@ -152,19 +175,22 @@ def _cut_all(
         hidden = hidden[index_of_kept]
         rotation = (rotation[0][index_of_kept], rotation[1][index_of_kept])
     if renumbered:
-        rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences]))
+        rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences], 1))
     return hidden, rotation
 
 
-def _cut_one(sequence: Sequence, cut: Cut, rows: Tensor) -> Tensor:
-    """Drop what the cut does not select; header, newline and text always stay. Returns the sequence's kept rows."""
+def _cut_one(sequence: Sequence, cut: Cut) -> Tensor:
+    """Drop what the cut does not select; every other token stays. Returns the sequence's kept rows, ascending."""
     assert sequence.scores is not None  # the layer that scores this cut has run
     keep = cut.select(sequence.origin, sequence.scores)
-    visual = sequence.visual
-    rows = torch.cat([rows[: visual.start], rows[visual][keep], rows[visual.stop :]])
+    alive, others = sequence.visual[keep], sequence.others
+    rows = torch.cat([others, alive]).sort().values
     sequence.origin = sequence.origin[keep]
-    sequence.positions = sequence.positions[rows]
+    sequence.visual, sequence.others = torch.searchsorted(rows, alive), torch.searchsorted(rows, others)
+    if sequence.deepstack is not None:
+        sequence.deepstack = sequence.deepstack[keep]
+    sequence.positions = sequence.positions[:, rows]
     sequence.scores = None
-    if cut.renumber:
-        sequence.positions, sequence.next_position = torch.arange(len(rows), device=rows.device), len(rows)
+    if cut.renumber and sequence.renumbers:
+        sequence.positions, sequence.next_position = torch.arange(len(rows), device=rows.device)[None], len(rows)
     return rows

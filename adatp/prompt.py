@@ -6,11 +6,14 @@ form of ChatML does. User text is tokenised as plain text: control tokens exist 
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from adatp.layout import Slot
 
 SYSTEM = "You are a helpful assistant."
 NO_VIDEO_TOKEN = -200  # id that stands for the video where the tokenizer has no token for it (lmms-lab's convention)
@@ -39,15 +42,28 @@ class Prompt:
 
     def ids(self, text: str) -> list[int]:
         """Token ids of the whole prompt; `video_token_id` stands once, for all of the clip."""
-        ids: list[int] = []
-        for piece in self._pieces():
-            if piece == _VIDEO:
-                ids.append(self.video_token_id)
-            elif _TEXT in piece:
-                ids += self.plain_ids(piece.replace(_TEXT, text))
-            else:
-                ids += self.tokenizer(piece, add_special_tokens=False).input_ids
-        return ids
+        return [self.video_token_id if isinstance(t, Slot) else t for t in self.tokens(text, [Slot.STEP])[0]]
+
+    def tokens(self, text: str, video: Sequence[str | Slot]) -> tuple[list[int | Slot], int]:
+        """The whole prompt with `video` where the video stands, and how many tokens at its end are the text after it.
+
+        Text of `video` is tokenised together with its neighbours, control tokens in it are control tokens.
+        """
+        before, after = self.rendered.split(_VIDEO)
+        tokens: list[int | Slot] = []
+        for run in _joined([before, *video, after]):
+            if isinstance(run, Slot):
+                tokens.append(run)
+                continue
+            for piece in self._pieces(run):
+                if _TEXT in piece:
+                    tokens += self.plain_ids(piece.replace(_TEXT, text))
+                else:
+                    tokens += self.tokenizer(piece, add_special_tokens=False).input_ids
+        last = max(i for i, token in enumerate(tokens) if isinstance(token, Slot))
+        closing = video[-1] if isinstance(video[-1], str) else ""
+        n_closing = sum(len(self.tokenizer(p, add_special_tokens=False).input_ids) for p in self._pieces(closing))
+        return tokens, len(tokens) - 1 - last - n_closing
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer, as it would follow the prompt."""
@@ -66,27 +82,54 @@ class Prompt:
             raise ValueError(f"the text reads as control tokens {names}, expected plain text, got {text!r}")
         return ids
 
-    def _pieces(self) -> list[str]:
-        """The rendered template cut at its control tokens and at the video."""
-        controls = [_VIDEO, *sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)]
-        return [piece for piece in re.split("(" + "|".join(map(re.escape, controls)) + ")", self.rendered) if piece]
+    def _pieces(self, text: str) -> list[str]:
+        """`text` cut at its control tokens."""
+        controls = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        if not controls:
+            return [text]
+        return [piece for piece in re.split("(" + "|".join(map(re.escape, controls)) + ")", text) if piece]
 
 
-def load_prompt(folder: Path, tokenizer: Any, video_token_id: int) -> Prompt:
+def _joined(runs: Sequence[str | Slot]) -> list[str | Slot]:
+    """`runs` with neighbouring strings made one."""
+    joined: list[str | Slot] = []
+    for run in runs:
+        if joined and isinstance(run, str) and isinstance(joined[-1], str):
+            joined[-1] += run
+        else:
+            joined.append(run)
+    return joined
+
+
+def load_prompt(
+    folder: Path, tokenizer: Any, video_token_id: int, system: str | None = SYSTEM, video_text: str | None = None
+) -> Prompt:
     """The prompt of the checkpoint in `folder`: its chat template where it has one, else qwen_1_5."""
-    return prompt_for(tokenizer, _chat_template(folder, tokenizer), video_token_id)
+    return prompt_for(tokenizer, _chat_template(folder, tokenizer), video_token_id, system, video_text)
 
 
-def prompt_for(tokenizer: Any, template: str | None, video_token_id: int) -> Prompt:
-    """The prompt that `template` writes; None writes qwen_1_5."""
+def prompt_for(
+    tokenizer: Any,
+    template: str | None,
+    video_token_id: int,
+    system: str | None = SYSTEM,
+    video_text: str | None = None,
+) -> Prompt:
+    """The prompt that `template` writes; None writes qwen_1_5.
+
+    Args:
+        system: text of the system turn; None leaves that turn to the template.
+        video_text: what the template writes for a video; None: the token of `video_token_id`.
+    """
     has_token = 0 <= video_token_id < len(tokenizer)
-    video_token = tokenizer.convert_ids_to_tokens(video_token_id) if has_token else _VIDEO
-    rendered = _QWEN_1_5 if template is None else _render(tokenizer, template, video_token)
+    if video_text is None:
+        video_text = tokenizer.convert_ids_to_tokens(video_token_id) if has_token else _VIDEO
+    rendered = _QWEN_1_5 if template is None else _render(tokenizer, template, system, video_text)
     return Prompt(tokenizer, rendered, video_token_id if has_token else NO_VIDEO_TOKEN)
 
 
 def _chat_template(folder: Path, tokenizer: Any) -> str | None:
-    """The multimodal template of a processor (`chat_template.json`) goes before the tokenizer's own."""
+    """The multimodal template of a processor goes before the tokenizer's own."""
     of_processor = folder / "chat_template.json"
     if of_processor.exists():
         return str(json.loads(of_processor.read_text())["chat_template"])
@@ -94,29 +137,19 @@ def _chat_template(folder: Path, tokenizer: Any) -> str | None:
     return template
 
 
-def _render(tokenizer: Any, template: str, video_token: str) -> str:
+def _render(tokenizer: Any, template: str, system: str | None, video_text: str) -> str:
     """Render with content as parts (multimodal templates); where the template wants strings, with one string."""
-    parts = [[{"type": "text", "text": SYSTEM}], [{"type": "video"}, {"type": "text", "text": _TEXT}]]
-    strings = [SYSTEM, f"{video_token}\n{_TEXT}"]
-    for system, user in (parts, strings):
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    parts = ([{"type": "text", "text": system}], [{"type": "video"}, {"type": "text", "text": _TEXT}])
+    strings = (system, f"{video_text}\n{_TEXT}")
+    for of_system, of_user in (parts, strings):
+        turns: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": of_system}]
+        turns.append({"role": "user", "content": of_user})
         try:
             rendered: str = tokenizer.apply_chat_template(
                 turns, chat_template=template, tokenize=False, add_generation_prompt=True
             )
         except (jinja2.TemplateError, TypeError):  # the template concatenates content as a string
             continue
-        if rendered.count(video_token) == 1 and rendered.count(_TEXT) == 1 and "{'type'" not in rendered:
-            return rendered.replace(video_token, _VIDEO)
-    raise ValueError(f"expected a chat template that writes {video_token!r} and the user's text once, got {template!r}")
-
-
-def visual_span(ids: list[int], video_token_id: int, n_visual: int) -> slice:
-    """Where the video's tokens lie: the first `n_visual` placeholders of the only run of them in `ids`."""
-    if video_token_id not in ids:
-        raise ValueError(f"expected a prompt with the video's placeholder {video_token_id}, got none in {len(ids)} ids")
-    start = ids.index(video_token_id)
-    run = ids.count(video_token_id)
-    if run < n_visual or any(i != video_token_id for i in ids[start : start + run]):
-        raise ValueError(f"expected one run of at least {n_visual} placeholders, got {run} from {start} on")
-    return slice(start, start + n_visual)
+        if rendered.count(video_text) == 1 and rendered.count(_TEXT) == 1 and "{'type'" not in rendered:
+            return rendered.replace(video_text, _VIDEO)
+    raise ValueError(f"expected a chat template that writes {video_text!r} and the user's text once, got {template!r}")

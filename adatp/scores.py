@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def attention_received(query: Tensor, key: Tensor, visual: slice, scaling: float) -> Tensor:
+def attention_received(query: Tensor, key: Tensor, visual: Tensor, scaling: float) -> Tensor:
     """Attention that visual tokens receive from the sequence's last T tokens: mean over heads and rows. Paper Sec. 3.1.
 
     Each row's softmax runs over its whole causal prefix; nothing is renormalised over the visual columns.
@@ -18,7 +18,7 @@ def attention_received(query: Tensor, key: Tensor, visual: slice, scaling: float
     Args:
         query: of the last T tokens, after RoPE, (T, H, D).
         key: of all tokens, after RoPE, (L, K, D).
-        visual: the visual columns; they must precede the query rows.
+        visual: the visual columns, (V,); they must precede the query rows.
         scaling: factor on q k^T.
 
     Returns:
@@ -29,9 +29,9 @@ def attention_received(query: Tensor, key: Tensor, visual: slice, scaling: float
     group = n_heads // n_key_heads
     rows = query.float().mul(scaling).view(n_rows, n_key_heads, group, head_dim).permute(1, 2, 0, 3)  # (K, G, T, D)
     future = torch.ones(n_rows, n_rows, dtype=torch.bool, device=query.device).triu(1)  # (T, T)
-    total = torch.zeros(visual.stop - visual.start, device=query.device)  # (V,)
+    total = torch.zeros(n_tokens, device=query.device)  # (L,)
     for head in range(n_key_heads):  # one key head at a time bounds the memory to G * T * L floats
         logits = rows[head].flatten(0, 1) @ key[:, head].float().T  # (G * T, L)
         logits.view(group, n_rows, n_tokens)[..., n_tokens - n_rows :].masked_fill_(future, -torch.inf)
-        total += logits.softmax(-1)[:, visual].sum(0)
-    return total / (n_heads * n_rows)
+        total += logits.softmax(-1).sum(0)
+    return total[visual] / (n_heads * n_rows)

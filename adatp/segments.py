@@ -62,3 +62,26 @@ def representative_frames(lengths: Sequence[int], per_segment: int = 1) -> tuple
         frames += [begin + (2 * i + 1) * length // (2 * k) for i in range(k)]
         begin += length
     return tuple(frames)
+
+
+def segments_of_steps(
+    members: Sequence[int], lengths: Sequence[int], relevance: Sequence[float] | None
+) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    """Segments counted in steps instead of frames, for towers that make one grid of several frames.
+
+    A step belongs to the segment that holds most of its frames; of equals to the more relevant, else to the earlier.
+    A segment that is left without a step is gone, and its relevance with it.
+
+    Args:
+        members: frames shown in each step, in order. lengths: frames of each segment; both have the same sum.
+        relevance: one score per segment, or None.
+    """
+    segment_of = [g for g, length in enumerate(lengths) for _ in range(length)]
+    owners: list[int] = []
+    begin = 0
+    for shown in members:
+        held = segment_of[begin : begin + shown]
+        begin += shown
+        owners.append(max(set(held), key=lambda g: (held.count(g), relevance[g] if relevance else 0.0, -g)))
+    left = sorted(set(owners))
+    return tuple(owners.count(g) for g in left), None if relevance is None else tuple(relevance[g] for g in left)

@@ -59,7 +59,7 @@ class VidCom2:
         if keep is None:
             total = clip.mean_share * c
             keep = min(1.0, max(0.0, (total - (c - len(patches))) / len(patches)))
-        mask = torch.ones(visual.n_frames, c, dtype=torch.bool, device=visual.tokens.device)
+        mask = torch.ones(visual.n_steps, c, dtype=torch.bool, device=visual.tokens.device)
         mask[:, patches] = False
         for frame, index in enumerate(vidcom2_keep(visual.tokens[:, patches], keep)):
             mask[frame, patches[index]] = True

@@ -85,30 +85,35 @@ class VisionZip:
             wanted = max(1, round(c * clip.mean_share))
         if not 1 <= wanted <= c:
             raise ValueError(f"expected tokens_per_frame in 1..{c}, got {wanted}")
+        if visual.ranking is None:
+            raise ValueError("visionzip needs what it ranks by: encode the clip with visionzip=True")
         patches = visual.patch_columns
         n_keep = max(1, round(wanted * len(patches) / c))
-        tokens, index = visionzip(visual.tokens[:, patches], visual.received, visual.keys, n_keep, self.official_sum)
+        received, keys = visual.ranking.received, visual.ranking.keys
+        tokens, index = visionzip(visual.tokens[:, patches], received, keys, n_keep, self.official_sum)
         columns = patches[index]  # (n, t) among all c columns
         if len(patches) < c and wanted > n_keep:
-            tokens, columns = _add_newlines(visual.tokens, tokens, columns, wanted - n_keep)
+            tokens, columns = _add_newlines(visual.tokens, visual.grid[1], tokens, columns, wanted - n_keep)
         first = clip.origin.view(-1, c)[:, :1]  # (n, 1)
         return Plan(tokens.flatten(0, 1), (first + columns).flatten(), keeps_positions=False)
 
 
-def _add_newlines(frames: Tensor, tokens: Tensor, columns: Tensor, n_newlines: int) -> tuple[Tensor, Tensor]:
+def _add_newlines(
+    frames: Tensor, width: int, tokens: Tensor, columns: Tensor, n_newlines: int
+) -> tuple[Tensor, Tensor]:
     """Put `n_newlines` row ends back into each frame and sort it by raster place.
 
     Args:
-        frames: all tokens, (n, s * (s + 1), d). tokens: kept, (n, t, d). columns: their places, (n, t), dominant first.
+        frames: all tokens, (n, rows * (width + 1), d). width: patches of a row.
+        tokens: kept, (n, t, d). columns: their places, (n, t), dominant first.
     """
     n, c, _ = frames.shape
-    side = int(c**0.5)  # c = side * (side + 1)
     n_dominant = int(columns.shape[1] * 54 / 64)
-    held = torch.zeros(n, side, device=frames.device)
-    dominant_rows = columns[:, :n_dominant] // (side + 1)
+    held = torch.zeros(n, c // (width + 1), device=frames.device)
+    dominant_rows = columns[:, :n_dominant] // (width + 1)
     held.scatter_add_(1, dominant_rows, torch.ones_like(dominant_rows, dtype=held.dtype))
     rows = held.sort(dim=1, descending=True, stable=True).indices[:, :n_newlines]
-    newlines = rows * (side + 1) + side  # (n, n_newlines)
+    newlines = rows * (width + 1) + width  # (n, n_newlines)
     columns = torch.cat([columns, newlines], 1)
     tokens = torch.cat([tokens, _take(frames, newlines)], 1)
     order = columns.argsort(1)

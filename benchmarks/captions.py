@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 
 import adatp
-from adatp.engine import clip_of
+from adatp.engine import clip_of, layout_of
 from adatp.methods import resolve
 from adatp.prefill import embed
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import SHAPES, prompt_of, random_llm
+from benchmarks.models import SHAPES, prompt_of, random_llm, random_visual
 
 FRAMES, SEGMENTS, TEXT_TOKENS, NEW_TOKENS = 8, (3, 1, 4), 40, 64
 
@@ -27,13 +27,7 @@ FRAMES, SEGMENTS, TEXT_TOKENS, NEW_TOKENS = 8, (3, 1, 4), 40, 64
 def clips(model: adatp.VideoLLM, n: int, method: str) -> list[adatp.Request]:
     requests = []
     for i in range(n):
-        generator = torch.Generator().manual_seed(i)
-        tokens = torch.randn(FRAMES, model.tokens_per_frame, model.hidden_size, generator=generator)
-        visual = adatp.Visual(
-            tokens.to(model.device, model.dtype),
-            torch.zeros(FRAMES, model.tokens_per_frame),
-            torch.zeros(FRAMES, model.tokens_per_frame, 1),
-        )
+        visual = random_visual(model, FRAMES, seed=i)
         prompt = prompt_of(model, TEXT_TOKENS)
         requests.append(adatp.Request(f"clip-{i}", visual, prompt, SEGMENTS, method=method, max_new_tokens=NEW_TOKENS))
     return requests
@@ -63,7 +57,7 @@ def generate(model: adatp.VideoLLM, n: int) -> Callable[[], int]:
     inputs = []
     for request in clips(model, n, "none"):
         plan = resolve("none").plan(clip := clip_of(request, model))
-        inputs.append(embed(model, model.prompt.ids(request.prompt), plan, clip.n_visual).embeddings[None])
+        inputs.append(embed(model, layout_of(request, clip, model), clip, plan).embeddings[None])
 
     def go() -> int:
         mask = [torch.ones(x.shape[:2], dtype=torch.long, device=x.device) for x in inputs]

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 import adatp
-from adatp.flops import ratios
+from adatp.flops import ratios, siglip_vision
 from adatp.methods import PAPER_SETTINGS, PAPER_VISIONZIP_TOKENS
 from adatp.plan import Method
 from adatp.schedule import share
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import SO400M, prompt_of, published, random_llm
+from benchmarks.models import SO400M, prompt_of, published, random_llm, random_visual
 
 SCHEDULE = adatp.AdaTP(segments=False, global_debias=False, local_debias=False)  # Table 2's first row
 
@@ -73,14 +73,8 @@ PAPER_TABLE_3 = {8: 24.46, 10: 25.45, 12: 26.43, 14: 27.37, 16: 28.40}  # OV-0.5
 
 def clip_request(model: adatp.VideoLLM, setup: Setup, text_tokens: int, method: Method, p: float) -> adatp.Request:
     """Mostly single-frame segments, as the paper's FLOPs imply, with a few static runs; a quarter of them relevant."""
-    n, c = setup.n_frames, model.tokens_per_frame
-    generator = torch.Generator().manual_seed(3)
-    patches = c if model.trailing_newline is not None else 169
-    visual = adatp.Visual(
-        torch.randn(n, c, model.hidden_size, generator=generator),
-        torch.rand(n, patches, generator=generator),
-        torch.randn(n, patches, 8, generator=generator),
-    )
+    n = setup.n_frames
+    visual = random_visual(model, n, seed=3, ranked=True)
     segments = (4, 2, 2, *(1,) * (n - 8))
     relevance = tuple(0.1 if g % 4 == 1 else 0.0 for g in range(len(segments)))
     return adatp.Request(
@@ -93,7 +87,15 @@ def measure(model: adatp.VideoLLM, setup: Setup, text_tokens: int, method: Metho
     result = adatp.Engine(model).run([clip_request(model, setup, text_tokens, method, p)])["clip"]
     assert result.n_text_tokens == text_tokens
     counts, n = result.visual_tokens_per_layer, setup.n_frames
-    found = ratios(published(setup.shape), SO400M, counts, text_tokens, n * model.tokens_per_frame, n, n)
+    found = ratios(
+        published(setup.shape),
+        siglip_vision(SO400M, published(setup.shape)),
+        counts,
+        text_tokens,
+        n * model.tokens_per_frame,
+        n,
+        n,
+    )
     assert abs(found.paper - result.flops.paper) < 1e-9, "the paper's ratio depends on counts alone"
     return {
         "p": p,

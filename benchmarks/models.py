@@ -11,6 +11,7 @@ from transformers import (
 )
 
 import adatp
+from adatp.families.llava_onevision import LlavaOnevision
 from adatp.prompt import prompt_for
 
 WORDS = [f"w{i}" for i in range(64)]
@@ -96,10 +97,27 @@ def random_llm(
     finally:
         torch.set_default_dtype(before)
     prompt = prompt_for(tokenizer, None, config.video_token_id)
-    return adatp.VideoLLM(hf.eval().requires_grad_(False), layout, prompt, frozenset())
+    return adatp.VideoLLM(LlavaOnevision(hf.eval().requires_grad_(False), layout), prompt, frozenset())
+
+
+def random_visual(model: adatp.VideoLLM, n_frames: int, seed: int, ranked: bool = False) -> adatp.Visual:
+    """Random tokens in the layout of the model's frames; `ranked` with what VisionZip ranks by."""
+    family = model.family
+    assert isinstance(family, LlavaOnevision), "random_llm makes no other"
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(n_frames, model.tokens_per_frame, model.hidden_size, generator=generator)
+    rows, columns = family.grid
+    ranking = adatp.Ranking(
+        torch.rand(n_frames, rows * columns, generator=generator),
+        torch.randn(n_frames, rows * columns, 8, generator=generator),
+    )
+    newlines = family.layout.newline == "grid"
+    return adatp.Visual(
+        tokens.to(model.device, model.dtype), family.grid, newlines, ranking=ranking if ranked else None
+    )
 
 
 def prompt_of(model: adatp.VideoLLM, n_tokens: int) -> str:
     """Words that make the prompt hold `n_tokens` besides the visual ones; a trailing newline vector is one of them."""
-    n_fixed = len(model.prompt.ids("")) - 1 + (model.trailing_newline is not None)
+    n_fixed = len(model.prompt.ids("")) - 1 + (model.family.vector is not None)
     return " ".join(f"w{i % 64}" for i in range(n_tokens - n_fixed))

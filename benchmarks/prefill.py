@@ -25,35 +25,30 @@ from pathlib import Path
 import torch
 
 import adatp
-from adatp.engine import clip_of
+from adatp.engine import clip_of, layout_of
 from adatp.methods import resolve
 from adatp.prefill import embed, prefill
 from adatp.scores import attention_received
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import SHAPES, prompt_of, random_llm
+from benchmarks.models import SHAPES, prompt_of, random_llm, random_visual
 
 FRAMES, TEXT_TOKENS = 32, 150
 ONE_FRAME_EACH, EIGHT_SEGMENTS = (1,) * FRAMES, (4,) * 8
 
 
 def clip_request(model: adatp.VideoLLM, method: str, segments: tuple[int, ...]) -> adatp.Request:
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randn(FRAMES, model.tokens_per_frame, model.hidden_size, generator=generator)
-    visual = adatp.Visual(
-        tokens.to(model.device, model.dtype),
-        torch.zeros(FRAMES, model.tokens_per_frame),
-        torch.zeros(FRAMES, model.tokens_per_frame, 1),
-    )
+    visual = random_visual(model, FRAMES, seed=1)
     return adatp.Request("clip", visual, prompt_of(model, TEXT_TOKENS), segments, method=method)
 
 
 def ours(model: adatp.VideoLLM, method: str, segments: tuple[int, ...]) -> Callable[[], tuple[int, ...]]:
     """A prefill of the engine; returns the visual tokens of each layer."""
     request = clip_request(model, method, segments)
-    clip, ids = clip_of(request, model), model.prompt.ids(request.prompt)
+    clip = clip_of(request, model)
+    layout = layout_of(request, clip, model)
 
     def go() -> tuple[int, ...]:
-        done = prefill(model, [embed(model, ids, resolve(request.method).plan(clip), clip.n_visual)])[0]
+        done = prefill(model, [embed(model, layout, clip, resolve(request.method).plan(clip))])[0]
         return tuple(len(origin) for origin in done.origins)
 
     return go
@@ -63,8 +58,7 @@ def theirs(model: adatp.VideoLLM) -> Callable[[], tuple[int, ...]]:
     """transformers' own prefill of the same embeddings."""
     request = clip_request(model, "none", ONE_FRAME_EACH)
     clip = clip_of(request, model)
-    ids = model.prompt.ids(request.prompt)
-    embeddings = embed(model, ids, resolve("none").plan(clip), clip.n_visual).embeddings[None]
+    embeddings = embed(model, layout_of(request, clip, model), clip, resolve("none").plan(clip)).embeddings[None]
 
     @torch.inference_mode()
     def go() -> tuple[int, ...]:
@@ -110,7 +104,10 @@ def selection_seconds(model: adatp.VideoLLM, counts: tuple[int, ...], repeats: i
             origin: torch.Tensor = origin,
             n_alive: int = n_alive,
         ) -> None:
-            cut.select(origin, attention_received(query, key, slice(header, header + n_alive), head**-0.5))
+            cut.select(
+                origin,
+                attention_received(query, key, torch.arange(header, header + n_alive, device=model.device), head**-0.5),
+            )
 
         one()
         times = [clocked(model, one) for _ in range(repeats)]

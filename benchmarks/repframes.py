@@ -14,21 +14,16 @@ from typing import Any
 import torch
 
 import adatp
-from adatp.flops import ratios
+from adatp.flops import ratios, siglip_vision
 from benchmarks.machine import RESULTS, describe
-from benchmarks.models import SHAPES, SO400M, prompt_of, published, random_llm
+from benchmarks.models import SHAPES, SO400M, prompt_of, published, random_llm, random_visual
 
 FRAMES, TEXT_TOKENS, SEGMENTS = 32, 150, (4,) * 8
 SIGLIP_BASE = adatp.TowerShape(n_layers=12, hidden=768, feed_forward=3072, patch_size=16, n_patches=196, has_head=True)
 
 
 def counts_of(model: adatp.VideoLLM, method: str) -> tuple[int, ...]:
-    c = model.tokens_per_frame
-    visual = adatp.Visual(
-        torch.randn(FRAMES, c, model.hidden_size, generator=torch.Generator().manual_seed(3)),
-        torch.zeros(FRAMES, c),
-        torch.zeros(FRAMES, c, 1),
-    )
+    visual = random_visual(model, FRAMES, seed=3)
     request = adatp.Request("clip", visual, prompt_of(model, TEXT_TOKENS), SEGMENTS, method=method, max_new_tokens=1)
     return adatp.Engine(model).run([request])["clip"].visual_tokens_per_layer
 
@@ -38,7 +33,14 @@ def cell(shape: str, model: adatp.VideoLLM, method: str) -> dict[str, Any]:
     encoded = len(SEGMENTS) if method == "adatp+repframes" else FRAMES
     encoder = adatp.tower_flops(SIGLIP_BASE, FRAMES)
     found = ratios(
-        published(shape), SO400M, counts, TEXT_TOKENS, FRAMES * model.tokens_per_frame, FRAMES, encoded, encoder
+        published(shape),
+        siglip_vision(SO400M, published(shape)),
+        counts,
+        TEXT_TOKENS,
+        FRAMES * model.tokens_per_frame,
+        FRAMES,
+        encoded,
+        encoder,
     )
     return {
         "shape": shape,

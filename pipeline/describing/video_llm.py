@@ -52,7 +52,8 @@ class Describer:
 
     def encode(self, clip: ClipFrames) -> adatp.Visual:
         """Frames (n, H, W, 3) -> the clip's visual tokens (n, c, d), once for all its prompts."""
-        return self._model.encode(normalise(torch.from_numpy(clip.frames.copy()), self._normalisation))
+        pixels = normalise(torch.from_numpy(clip.frames.copy()), self._normalisation)
+        return self._model.encode(pixels, clip.pts_s, visionzip=self._prompting.prune == "visionzip")
 
     def request(
         self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str

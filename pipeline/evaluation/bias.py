@@ -36,7 +36,7 @@ def attention_of_text(engine: Engine, visual: Visual, prompt: str) -> Tensor:
     """s^l of the paper for layers 0..N-2 of an unpruned prefill, (N - 1, n, c) float32."""
     watch = _Watch()
     engine.run([Request("watched", visual, prompt, method=watch, max_new_tokens=1)])
-    return torch.stack(watch.scores).view(-1, visual.n_frames, visual.tokens_per_frame)
+    return torch.stack(watch.scores).view(-1, visual.n_steps, visual.tokens_per_frame)
 
 
 def recency(scores: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class Bench:
     def see(self, item: Item) -> Seen:
         """Render and encode one item. Raises FFmpegError when its file does not decode."""
         frames = torch.from_numpy(item.frames())  # (32, 64, 64, 3)
-        visual = self.engine.model.encode(normalise(frames, self.model_pixels))
+        visual = self.engine.model.encode(normalise(frames, self.model_pixels), visionzip=True)
         features = self.encoder.images(normalise(frames, self.encoder_pixels))  # (32, D)
         segments = segment_lengths(features, self.thresholds.tau_s)
         similarity = features @ self.encoder.texts([item.question.text])[0]  # (32,)
@@ -125,7 +125,8 @@ class Bench:
 
     def blank(self) -> Visual:
         """A clip that shows nothing."""
-        return self.engine.model.encode(normalise(torch.zeros(32, 64, 64, 3, dtype=torch.uint8), self.model_pixels))
+        frames = torch.zeros(32, 64, 64, 3, dtype=torch.uint8)
+        return self.engine.model.encode(normalise(frames, self.model_pixels), visionzip=True)
 
 
 def check_methods(names: Sequence[str]) -> None:

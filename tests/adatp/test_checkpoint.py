@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import adatp
+from adatp.families.llava_onevision import LlavaOnevision
 from adatp.prompt import prompt_for
 from tests.adatp import transcriptions as slow
 from tests.adatp.checkpoints import (
@@ -23,6 +24,11 @@ from tests.adatp.checkpoints import (
     write_lmms_lab,
     write_onevision,
 )
+
+
+def layout(model: adatp.VideoLLM) -> adatp.FrameLayout:
+    assert isinstance(model.family, LlavaOnevision)
+    return model.family.layout
 
 
 def transcribed_features(model: adatp.VideoLLM, pixels: Tensor, grid: int, average: bool, newlines: bool) -> Tensor:
@@ -50,7 +56,7 @@ def test_onevision_frames_have_196_tokens(tmp_path: Path) -> None:
     assert tokens.shape == (2, 196, 48)
     torch.testing.assert_close(tokens, transcribed_features(model, pixels, 27, False, False), rtol=1e-4, atol=1e-4)
     theirs = model.hf.model.get_video_features(pixels[None]).pooler_output[0]
-    torch.testing.assert_close(torch.cat([tokens.flatten(0, 1), model.trailing_newline[None]]), theirs)
+    torch.testing.assert_close(torch.cat([tokens.flatten(0, 1), model.family.vector[None]]), theirs)
 
 
 @torch.inference_mode()
@@ -58,7 +64,7 @@ def test_llava_video_frames_have_182_tokens(tmp_path: Path) -> None:
     model = adatp.load(write_lmms_lab(tmp_path, image_size=384, patch_size=14))
     assert model.frame_size == (384, 384)
     assert model.tokens_per_frame == 182
-    assert model.trailing_newline is None
+    assert model.family.vector is None
     pixels = torch.randn(2, 3, 384, 384, generator=torch.Generator().manual_seed(0))
     visual = model.encode(pixels)
     assert visual.tokens.shape == (2, 182, 48)
@@ -76,7 +82,7 @@ def test_llava_video_from_a_converted_checkpoint(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"mm_newline_position": "grid"}))
     read = adatp.load(folder)
-    assert read.layout == said.layout == adatp.LLAVA_VIDEO
+    assert layout(read) == layout(said) == adatp.LLAVA_VIDEO
     tokens = read.encode(pixels).tokens
     torch.testing.assert_close(tokens, transcribed_features(read, pixels, 5, True, True), rtol=1e-4, atol=1e-4)
 
@@ -84,7 +90,8 @@ def test_llava_video_from_a_converted_checkpoint(tmp_path: Path) -> None:
 @torch.inference_mode()
 def test_what_visionzip_ranks_by(onevision: adatp.VideoLLM, pixels: Tensor) -> None:
     """METHOD 2.2: the last kept tower layer's eager map, mean over heads and queries, and its keys; pooled alike."""
-    visual = onevision.encode(pixels[:2])
+    visual = onevision.encode(pixels[:2], visionzip=True)
+    assert visual.ranking is not None
     tower = onevision.hf.model.vision_tower
     implementation = tower.config._attn_implementation
     try:
@@ -96,9 +103,11 @@ def test_what_visionzip_ranks_by(onevision: adatp.VideoLLM, pixels: Tensor) -> N
     keys = last.self_attn.k_proj(last.layer_norm1(out.hidden_states[-2])).view(2, 25, 3, 12).mean(2)
     for frame in range(2):
         received = out.attentions[-1][frame].mean((0, 1)).view(5, 5, 1)
-        torch.testing.assert_close(visual.received[frame], slow.bilinear_half(received).flatten(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            visual.ranking.received[frame], slow.bilinear_half(received).flatten(), rtol=1e-4, atol=1e-6
+        )
         pooled = slow.bilinear_half(keys[frame].view(5, 5, 12)).flatten(0, 1)
-        torch.testing.assert_close(visual.keys[frame], pooled, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(visual.ranking.keys[frame], pooled, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -120,7 +129,7 @@ def test_both_layouts_hold_the_same_model(tmp_path: Path, tied: bool) -> None:
     }
     for original, ours in pairs.items():
         assert torch.equal(tensors[original], state[ours]), original
-    assert theirs.layout == adatp.ONEVISION
+    assert layout(theirs) == adatp.ONEVISION
     assert theirs.hf.config.vision_config.image_size == 40
 
 
@@ -270,12 +279,15 @@ def test_folders_that_hold_no_checkpoint_are_refused(tmp_path: Path) -> None:
     other = write_onevision(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config["text_config"]))
-    with pytest.raises(adatp.CheckpointError, match="expected model_type llava_onevision"):
+    with pytest.raises(
+        adatp.CheckpointError,
+        match=r"unsupported architecture: config\.json has model_type 'qwen2'.*supported: .*llava_onevision",
+    ):
         adatp.load(other)
 
 
 def test_the_prompt_has_the_system_turn_and_the_video_before_the_text(onevision: adatp.VideoLLM) -> None:
-    ids = onevision.prompt_ids("Describe the video .", n_frames=2)
+    ids = onevision.prompt_ids("Describe the video .", onevision.encode(torch.zeros(2, 3, 40, 40)))
     words = onevision.prompt.tokenizer.convert_ids_to_tokens(ids)
     turn = ["<|im_start|>", "system", "\n", "You", "are", "a", "helpful", "assistant", ".", "<|im_end|>", "\n"]
     before = [*turn, "<|im_start|>", "user", "\n"]
@@ -303,9 +315,9 @@ def test_a_template_for_strings_works_too(tmp_path: Path) -> None:
         "+ '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}"
     )
     tokenizer(template=strings).save_pretrained(folder)
-    expected = adatp.load(folder).prompt_ids("red", 1)
+    expected = adatp.load(folder).prompt.ids("red")
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
-    assert adatp.load(folder).prompt_ids("red", 1) == expected
+    assert adatp.load(folder).prompt.ids("red") == expected
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages[1]['content'][1]['text'] }}"}))
     with pytest.raises(ValueError, match="expected a chat template that writes '<video>'"):
         adatp.load(folder)

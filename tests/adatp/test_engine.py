@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import adatp
-from adatp.engine import clip_of
+from adatp.engine import clip_of, layout_of
 from adatp.methods import resolve
 from adatp.prefill import embed, prefill
 from tests.adatp.masking import masked_greedy, masked_logits
@@ -29,17 +29,18 @@ def run(model: adatp.VideoLLM, visual: adatp.Visual, **options: Any) -> adatp.Re
 def prefill_logits(model: adatp.VideoLLM, asked: adatp.Request) -> Tensor:
     clip = clip_of(asked, model)
     plan = resolve(asked.method).plan(clip)
-    return prefill(model, [embed(model, model.prompt.ids(asked.prompt), plan, clip.n_visual)])[0].logits
+    return prefill(model, [embed(model, layout_of(asked, clip, model), clip, plan)])[0].logits
 
 
 def test_none_gives_transformers_logits_and_greedy_tokens(onevision: adatp.VideoLLM, pixels: Tensor) -> None:
-    ids = torch.tensor([onevision.prompt_ids(PROMPT, len(pixels))])
+    visual = onevision.encode(pixels)
+    ids = torch.tensor([onevision.prompt_ids(PROMPT, visual)])
     with torch.inference_mode():
         theirs = onevision.hf(input_ids=ids, pixel_values_videos=pixels[None]).logits[0, -1]
         tokens = onevision.hf.generate(
             input_ids=ids, pixel_values_videos=pixels[None], max_new_tokens=32, do_sample=False
         )[0, ids.shape[1] :].tolist()
-    asked = request(onevision.encode(pixels), method="none")
+    asked = request(visual, method="none")
     torch.testing.assert_close(prefill_logits(onevision, asked), theirs, rtol=1e-4, atol=1e-4)
     mine = adatp.Engine(onevision).run([asked])["clip"]
     assert list(mine.token_ids) == [t for t in tokens if t not in onevision.stop_token_ids]
@@ -112,7 +113,7 @@ def test_a_ragged_batch_equals_each_alone(
 
 def test_two_clips_through_one_engine_leave_no_trace_of_the_first(onevision: adatp.VideoLLM, pixels: Tensor) -> None:
     engine = adatp.Engine(onevision)
-    visual = onevision.encode(pixels)
+    visual = onevision.encode(pixels, visionzip=True)
     before = {name: tensor.clone() for name, tensor in onevision.hf.state_dict().items()}
     for method in adatp.METHODS:
         second = request(visual[4:9], segments=(2, 3), relevance=None, method=method)
@@ -130,7 +131,7 @@ def test_every_method_runs_and_never_grows(
 ) -> None:
     model: adatp.VideoLLM = request.getfixturevalue(layout)
     for p in (0.5, 1.0, 2.0):
-        result = run(model, model.encode(pixels), method=method, p=p, max_new_tokens=3)
+        result = run(model, model.encode(pixels, visionzip=True), method=method, p=p, max_new_tokens=3)
         counts = result.visual_tokens_per_layer
         assert len(counts) == model.n_layers
         assert list(counts) == sorted(counts, reverse=True)
@@ -145,20 +146,22 @@ def test_text_and_newline_are_never_dropped_and_positions_rise(
     asked = request(onevision.encode(pixels), method=method)
     clip = clip_of(asked, onevision)
     ids = onevision.prompt.ids(PROMPT)
-    sequence = embed(onevision, ids, resolve(method).plan(clip), clip.n_visual)
+    sequence = embed(onevision, layout_of(asked, clip, onevision), clip, resolve(method).plan(clip))
     done = prefill(onevision, [sequence])[0]
     n_other = len(ids)  # placeholder out, newline vector in
     for layer in range(onevision.n_layers):
         assert len(done.keys[layer]) == n_other + len(done.origins[layer])
         assert (done.origins[layer].diff() > 0).all()
-    assert (sequence.positions.diff() > 0).all()
-    assert done.next_positions[-1] == sequence.positions[-1] + 1
+    (positions,) = sequence.positions
+    assert (positions.diff() > 0).all()
+    assert done.next_positions[-1] == positions[-1] + 1
     if method == "pyramiddrop":
-        assert sequence.positions.tolist() == list(range(len(sequence)))
+        assert positions.tolist() == list(range(len(sequence)))
     else:
-        header, tail = ids.index(onevision.prompt.video_token_id), sequence.tail
-        assert sequence.positions[:header].tolist() == list(range(header))
-        assert sequence.positions[-tail:].tolist() == list(range(header + 144, header + 144 + tail))
+        header = ids.index(onevision.prompt.video_token_id)
+        tail = len(ids) - header  # the newline vector stands for the placeholder
+        assert positions[:header].tolist() == list(range(header))
+        assert positions[-tail:].tolist() == list(range(header + 144, header + 144 + tail))
         assert done.next_positions == [header + 144 + tail] * onevision.n_layers
 
 
@@ -178,7 +181,7 @@ def test_choices_have_the_likelihood_transformers_gives_them(onevision: adatp.Vi
     choices = ("red", "very blue", "very very green")
     result = run(onevision, onevision.encode(pixels), method="none", choices=choices)
     assert result.choice_logprobs is not None
-    ids = onevision.prompt_ids(PROMPT, len(pixels))
+    ids = onevision.prompt_ids(PROMPT, onevision.encode(pixels))
     for text, mine in zip(choices, result.choice_logprobs, strict=True):
         answer = onevision.prompt.answer_ids(text)
         with torch.inference_mode():
@@ -270,17 +273,22 @@ def test_bad_requests_are_refused_by_name(onevision: adatp.VideoLLM, pixels: Ten
         ({"method": adatp.VisionZip(tokens_per_frame=10)}, r"1\.\.9, got 10"),
     ]:
         with pytest.raises(ValueError, match=message):
-            run(onevision, visual, **options)
+            run(onevision, onevision.encode(pixels, visionzip=True), **options)
     with pytest.raises(TypeError, match="tau"):
         adatp.AdaTP(tau=0.1)  # type: ignore[call-arg]  # the typo is the point
     with pytest.raises(ValueError, match="act inside segments"):
         adatp.AdaTP(segments=False)
     with pytest.raises(ValueError, match=r"distinct keys, got \['clip'\] repeated"):
         adatp.Engine(onevision).run([request(visual), request(visual)])
-    small = request(adatp.Visual(visual.tokens[:, :4], visual.received[:, :4], visual.keys[:, :4]))
+    small = request(adatp.Visual(visual.tokens[:, :4], (2, 2)))
     with pytest.raises(ValueError, match=r"visual tokens \(n, 9, 48\) of this model, got \(16, 4, 48\)"):
         adatp.Engine(onevision).run([small])
-    with pytest.raises(ValueError, match=r"expected tokens \(n, c, d\)"):
-        adatp.Visual(visual.tokens, visual.received[:5], visual.keys)
+    with pytest.raises(ValueError, match=r"expected tokens \(n, 12, d\).*3 rows of 4 patches, got \(16, 9, 48\)"):
+        adatp.Visual(visual.tokens, (3, 4))
+    ranking = adatp.Ranking(torch.zeros(16, 5), torch.zeros(16, 9, 2))
+    with pytest.raises(ValueError, match=r"expected received \(16, 9\)"):
+        adatp.Visual(visual.tokens, (3, 3), ranking=ranking)
+    with pytest.raises(ValueError, match="needs clips encoded with visionzip=True"):
+        run(onevision, visual, method="visionzip")
     with pytest.raises(ValueError, match=r"expected pixels \(n, 3, 40, 40\)"):
         onevision.encode(pixels[..., :32])

@@ -6,16 +6,23 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import adatp
+from adatp.families.llava_onevision import LlavaOnevision
 from adatp.flops import (
     llm_prefill_flops,
     lm_head_flops,
     projector_flops,
     ratios,
+    siglip_vision,
     tower_flops,
 )
 
 OV_7B = adatp.LLMShape(28, 3584, 3584, 512, 18944, 152_000)
 SO400M = adatp.TowerShape(26, 1152, 4304, 14, 729)
+
+
+def tower_shape(model: adatp.VideoLLM) -> adatp.TowerShape:
+    assert isinstance(model.family, LlavaOnevision)
+    return model.family.tower_shape
 
 
 def counted(model: torch.nn.Module, *args: Tensor, **kwargs: Tensor) -> int:
@@ -57,9 +64,9 @@ def test_tower_and_projector_equal_flop_counter_mode(onevision: adatp.VideoLLM, 
         theirs = counted(tower, pixels)
     finally:
         tower.set_attn_implementation(implementation)
-    assert tower_flops(onevision.tower_shape, 16) == pytest.approx(theirs, rel=0.01)
+    assert tower_flops(tower_shape(onevision), 16) == pytest.approx(theirs, rel=0.01)
     theirs = counted(projector, torch.randn(16, 25, 36))
-    assert projector_flops(onevision.tower_shape, onevision.llm_shape, 16) == pytest.approx(theirs, rel=0.01)
+    assert projector_flops(tower_shape(onevision), onevision.llm_shape, 16) == pytest.approx(theirs, rel=0.01)
 
 
 def test_a_full_siglip_encoder_counts_its_head() -> None:
@@ -79,7 +86,7 @@ def test_a_full_siglip_encoder_counts_its_head() -> None:
 def test_the_papers_ratio_is_the_formula_of_method_1_3() -> None:
     counts = [6272] * 2 + [2509] * 26
     expected = (sum(counts) + 28 * 130) / (28 * (6272 + 130))
-    got = ratios(OV_7B, SO400M, counts, 130, 6272, 32, 32)
+    got = ratios(OV_7B, siglip_vision(SO400M, OV_7B), counts, 130, 6272, 32, 32)
     assert got.paper == pytest.approx(expected, abs=1e-12)
     assert got.with_attention < got.paper < got.end_to_end
 
@@ -101,7 +108,9 @@ def test_a_segmentation_encoder_counts_against_pruning(onevision: adatp.VideoLLM
         adatp.Engine(onevision).run([adatp.Request("x", encoder_flops=flops, **base)])["x"].flops  # type: ignore[arg-type]  # options as a dict
         for flops in (0.0, 1e9)
     )
-    unpruned = tower_flops(onevision.tower_shape, 16) + projector_flops(onevision.tower_shape, onevision.llm_shape, 16)
+    unpruned = tower_flops(tower_shape(onevision), 16) + projector_flops(
+        tower_shape(onevision), onevision.llm_shape, 16
+    )
     unpruned += llm_prefill_flops(onevision.llm_shape, [144 + 22] * 8, "full")
     assert with_it.end_to_end - without.end_to_end == pytest.approx(1e9 / unpruned, rel=0.05)
     assert with_it.paper == without.paper

@@ -23,9 +23,9 @@ def test_rows_equal_eager_attention(onevision: adatp.VideoLLM, n_rows: int) -> N
         decoder.set_attn_implementation(implementation)
     for index in (0, 3, 7):
         query, key, _ = project(
-            decoder.layers[index], out.hidden_states[index][0], rope(decoder, embeddings, torch.arange(53))
+            decoder.layers[index], out.hidden_states[index][0], rope(decoder, embeddings, torch.arange(53)[None])
         )
-        got = attention_received(query[-n_rows:], key, slice(5, 40), decoder.layers[index].self_attn.scaling)
+        got = attention_received(query[-n_rows:], key, torch.arange(5, 40), decoder.layers[index].self_attn.scaling)
         eager = out.attentions[index][0]  # (heads, 53, 53)
         torch.testing.assert_close(got, eager[:, -n_rows:, 5:40].mean((0, 1)), rtol=1e-4, atol=1e-7)
         assert got.max() > 2 * got.min(), "flat attention proves nothing"
@@ -36,7 +36,7 @@ def test_scores_are_fp32_whatever_the_dtype() -> None:
     torch.manual_seed(1)
     query, key = (20 * torch.randn(n, 2, 8) for n in (3, 30))
     half: list[Tensor] = [x.bfloat16() for x in (query, key)]
-    got = attention_received(half[0], half[1], slice(2, 20), 8**-0.5)
-    exact = attention_received(half[0].double(), half[1].double(), slice(2, 20), 8**-0.5)
+    got = attention_received(half[0], half[1], torch.arange(2, 20), 8**-0.5)
+    exact = attention_received(half[0].double(), half[1].double(), torch.arange(2, 20), 8**-0.5)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, exact.float(), rtol=1e-3, atol=1e-6)

@@ -233,7 +233,7 @@ def test_other_methods_solve_their_ratio_for_the_schedules_flops(
     onevision: adatp.VideoLLM, pixels: Tensor, name: str, p: float
 ) -> None:
     """By the mean over layers of visual tokens, which is what the paper's FLOPs are linear in; within rounding."""
-    visual = onevision.encode(pixels)
+    visual = onevision.encode(pixels, visionzip=True)
     result = adatp.Engine(onevision).run([adatp.Request("x", visual, "red", method=name, p=p, max_new_tokens=1)])["x"]
     mine = sum(result.visual_tokens_per_layer) / 8
     wanted = mean_share(144, 8, p) * 144

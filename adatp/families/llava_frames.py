@@ -1,14 +1,15 @@
-"""Frames to visual tokens: SigLIP tower, projector, pooling, newlines (METHOD 3.1).
+"""LLaVA's frames to visual tokens: SigLIP tower, projector, pooling, newlines (METHOD 3.1).
 
 Legend: n frames, P = g * g patches of a frame, D tower width, d hidden size of the LLM, c visual tokens per frame.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from adatp.visual import Ranking, Visual
 
 FRAMES_PER_PASS = 32  # bounds the tower's memory; a clip has at most 32 frames
 
@@ -41,91 +42,45 @@ ONEVISION = FrameLayout("bilinear", "one_token")
 LLAVA_VIDEO = FrameLayout("average", "grid")
 
 
-@dataclass(frozen=True)
-class Visual:
-    """The encoded frames of a clip; index it by frame to share one encoding between questions.
-
-    `received` and `keys` are what VisionZip ranks by: attention a patch receives in the tower's last layer, and that
-    layer's keys averaged over heads, both pooled to the token grid. They cover patches only; newline columns, where the
-    layout has them, close each row of `tokens`.
-    """
-
-    tokens: Tensor  # (n, c, d)
-    received: Tensor  # (n, side * side) float32
-    keys: Tensor  # (n, side * side, head size)
-
-    def __post_init__(self) -> None:
-        n, patches = len(self.tokens), self.received.shape[-1]
-        side = round(patches**0.5)
-        shapes_agree = (
-            self.tokens.ndim == 3
-            and self.received.shape == (n, patches)
-            and self.keys.shape[:2] == (n, patches)
-            and side * side == patches
-            and self.tokens.shape[1] in (patches, patches + side)
-        )
-        if n == 0 or not shapes_agree:
-            raise ValueError(
-                "expected tokens (n, c, d), received (n, s*s), keys (n, s*s, k) with n >= 1 and c = s*s or s*(s+1), "
-                f"got {tuple(self.tokens.shape)}, {tuple(self.received.shape)}, {tuple(self.keys.shape)}"
-            )
-
-    @property
-    def n_frames(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def tokens_per_frame(self) -> int:
-        return self.tokens.shape[1]
-
-    @property
-    def patch_columns(self) -> Tensor:
-        """Places of the patches among a frame's c tokens, (side * side,): all of them unless rows end in a newline."""
-        c, patches = self.tokens_per_frame, self.received.shape[1]
-        every = torch.arange(c, device=self.tokens.device)
-        if c == patches:
-            return every
-        side = c - patches
-        return every[every % (side + 1) != side]
-
-    def __getitem__(self, frames: int | slice | Sequence[int] | Tensor) -> "Visual":
-        if isinstance(frames, int):
-            frames = [frames]
-        elif not isinstance(frames, slice | Tensor):
-            frames = list(frames)
-        return Visual(self.tokens[frames], self.received[frames], self.keys[frames])
-
-    @classmethod
-    def cat(cls, parts: "Sequence[Visual]") -> "Visual":
-        """The frames of several clips as one, in order."""
-        columns = zip(*((part.tokens, part.received, part.keys) for part in parts), strict=True)
-        return cls(*(torch.cat(column) for column in columns))
-
-
 def encode_frames(
-    tower: nn.Module, projector: nn.Module, image_newline: Tensor, layout: FrameLayout, n_layers: int, pixels: Tensor
+    tower: nn.Module,
+    projector: nn.Module,
+    image_newline: Tensor,
+    layout: FrameLayout,
+    n_layers: int,
+    pixels: Tensor,
+    ranking: bool,
 ) -> Visual:
-    """Run `n_layers` of the tower, project, pool and lay out; see `VideoLLM.encode` for the arguments' meaning."""
-    parts = []
+    """Run `n_layers` of the tower over pixels (n, 3, H, W), project, pool and lay out; `ranking` is for VisionZip."""
+    parts, ranked = [], []
     for chunk in torch.split(pixels, FRAMES_PER_PASS):
-        features, received, keys = _tower_features(tower, n_layers, chunk)
+        features, received, keys = _tower_features(tower, n_layers, chunk, ranking)
         tokens = pool(projector(features), layout)  # (n, s*s, d)
         if layout.newline == "grid":
             tokens = with_row_newlines(tokens, image_newline)
-        pooled = pool(torch.cat([received[..., None], keys], -1), layout)  # (n, s*s, 1 + k)
-        parts.append((tokens, pooled[..., 0], pooled[..., 1:].to(tokens.dtype)))
-    tokens, received, keys = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Visual(tokens, received, keys)
+        parts.append(tokens)
+        if received is not None and keys is not None:
+            pooled = pool(torch.cat([received[..., None], keys], -1), layout)  # (n, s*s, 1 + k)
+            ranked.append((pooled[..., 0], pooled[..., 1:].to(tokens.dtype)))
+    side = layout.side(round(features.shape[1] ** 0.5))
+    return Visual(
+        torch.cat(parts),
+        (side, side),
+        row_newlines=layout.newline == "grid",
+        ranking=Ranking(*(torch.cat(column) for column in zip(*ranked, strict=True))) if ranking else None,
+    )
 
 
-def _tower_features(tower: Any, n_layers: int, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _tower_features(
+    tower: Any, n_layers: int, pixels: Tensor, ranking: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Output of layer `n_layers` without post-layernorm, (n, P, D); what its patches received, (n, P); its keys."""
     hidden = tower.embeddings(pixels)  # (n, P, D)
     layers = tower.encoder.layers[:n_layers]
     for layer in layers[:-1]:
         hidden = layer(hidden, None)
     last = layers[-1]
-    received, keys = patch_attention(last.self_attn, last.layer_norm1(hidden))
+    received, keys = patch_attention(last.self_attn, last.layer_norm1(hidden)) if ranking else (None, None)
     return last(hidden, None), received, keys
 
 
