@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.cli import Parser, run
 from pipeline.errors import UsageError
-from pipeline.planted.items import VERSION, benchmark_items
+from pipeline.planted.items import VERSIONS, benchmark_items
 from pipeline.planted.questions import TWELVE
 
 BENCHMARKS = ("planted",)
@@ -26,6 +26,13 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--benchmark", required=True, help=f"which benchmark: {', '.join(BENCHMARKS)}")
+    parser.add_argument(
+        "--set",
+        default="still",
+        choices=tuple(VERSIONS),
+        help="planted clips of a camera that stands still, or of one that moves, with noise and a poor codec "
+        "(default: still)",
+    )
     parser.add_argument("--items", type=int, default=1200, help="questions, a twelfth of each type (default: 1200)")
     parser.add_argument(
         "--methods",
@@ -77,7 +84,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     bench = open_bench(args.model, args.encoder)
     began = time.perf_counter()
     answers = []
-    for answer in evaluate(bench, benchmark_items(args.split, args.items), methods, ps, args.reference):
+    for answer in evaluate(bench, benchmark_items(args.split, args.items, args.set), methods, ps, args.reference):
         answers.append(answer)
         if len(answers) % 600 == 0:
             print(f"{len(answers)} answers in {time.perf_counter() - began:.0f} s", file=sys.stderr)
@@ -86,7 +93,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     written = write_results(args.output, answers, verdict)
     print("\n".join(f"wrote {path}" for path in written))
     summary = {
-        "benchmark": VERSION,
+        "benchmark": VERSIONS[args.set],
         "split": args.split,
         "items": args.items,
         "model": args.model,

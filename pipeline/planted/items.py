@@ -4,17 +4,21 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 
+from pipeline.planted.motion import Camera, film
 from pipeline.planted.questions import TWELVE, Question, QuestionType, ask
 from pipeline.planted.render import Nuisance, Pixels, render
 from pipeline.planted.scene import Clip, sample_clip
 from pipeline.planted.video import round_trip
 from pipeline.planted.vocabulary import COLOURS, SHAPES
 
-VERSION = "shapestream|v1"
+Kind = Literal["still", "moving"]
+"""The two sets: a camera that stands still, and one that moves (`pipeline.planted.motion`)."""
+VERSIONS: dict[Kind, str] = {"still": "shapestream|v1", "moving": "shapestream-moving|v1"}
 N_FRAMES = 32
 N_BINS = 5
 HELD_OUT_WORDING = 3
@@ -22,9 +26,9 @@ HELD_OUT_PAIRS = frozenset((shape, list(COLOURS)[(3 * i + 1) % 8]) for i, shape 
 """Eight of the 64 (shape, colour) pairs: never asked about together in training, though both parts are."""
 
 
-def seed_of(split: str, kind: str, index: int) -> int:
+def seed_of(split: str, kind: str, index: int, of_set: Kind = "still") -> int:
     """The seed of one item: SHA-256 of its name, 64 bits of it."""
-    return int.from_bytes(hashlib.sha256(f"{VERSION}|{split}|{kind}|{index}".encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(f"{VERSIONS[of_set]}|{split}|{kind}|{index}".encode()).digest()[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,15 @@ class Item:
     question: Question
     wording: int
     compressed: bool
-    """Whether the frames go through H.264 first (one item in ten)."""
+    """Whether the frames go through H.264 first (one item in ten; with a moving camera all do)."""
+    camera: Camera | None = None
+    """None where it stands still."""
 
     def frames(self) -> Pixels:
         """(32, 64, 64, 3) uint8, the same every time."""
         rng = np.random.default_rng(self.seed + 1)
+        if self.camera is not None:
+            return round_trip(film(self.clip, self.camera, rng), self.camera.crf)
         nuisance = Nuisance.sample(rng)
         if self.compressed:
             return round_trip(render(self.clip, rng, nuisance, side=256))
@@ -73,17 +81,17 @@ def scene_hash(clip: Clip) -> str:
     return hashlib.sha256(json.dumps(asdict(clip), sort_keys=True).encode()).hexdigest()
 
 
-def _candidates(split: str, type_: QuestionType, n_frames: int) -> Iterator[Item]:
-    """Items of one type in the order of their seeds, unbalanced."""
-    index = 0
+def _candidates(split: str, type_: QuestionType, n_frames: int, of_set: Kind) -> Iterator[Item]:
+    """Items of one type in the order of their seeds, unbalanced; the camera still stands still."""
+    index, prefix = 0, "" if of_set == "still" else f"{of_set}/"
     while True:
-        seed = seed_of(split, type_, index)
+        seed = seed_of(split, type_, index, of_set)
         rng = np.random.default_rng(seed)
         clip = sample_clip(rng, n_frames, type_)  # type: ignore[arg-type]  # the twelve types are the foci
         wording = int(rng.integers(4))
         question = ask(clip, type_, rng, wording)
         if question is not None:
-            yield Item(f"{split}/{type_}/{index:06d}", seed, clip, question, wording, bool(rng.random() < 0.1))
+            yield Item(f"{prefix}{split}/{type_}/{index:06d}", seed, clip, question, wording, bool(rng.random() < 0.1))
         index += 1
 
 
@@ -126,7 +134,15 @@ def _caps(type_: QuestionType, count: int) -> dict[str, float]:
     return {name: count / size + 1 for name, size in cells.items()}
 
 
-def balanced_items(split: str, type_: QuestionType, count: int, n_frames: int = N_FRAMES) -> list[Item]:
+def _filmed(item: Item) -> Item:
+    """The item through a camera of its own."""
+    camera = Camera.sample(np.random.default_rng(item.seed + 2), item.clip)
+    return replace(item, camera=camera, compressed=True, question=camera.seen(item.question))
+
+
+def balanced_items(
+    split: str, type_: QuestionType, count: int, n_frames: int = N_FRAMES, of_set: Kind = "still"
+) -> list[Item]:
     """`count` items of one type, whose answers, places and times are even, one by one and in pairs.
 
     Candidates come in order of their seeds; one that would overfill a mark is left out. Nothing but the scene graph
@@ -134,20 +150,20 @@ def balanced_items(split: str, type_: QuestionType, count: int, n_frames: int = 
     """
     caps, used, items = _caps(type_, count), Counter[tuple[str, object]](), list[Item]()
     refused = 0
-    for item in _candidates(split, type_, n_frames):
+    for item in _candidates(split, type_, n_frames, of_set):
         marks = _marks(item)
         if any(used[mark] + 1 > caps[mark[0]] + refused // (40 * count) for mark in marks):
             refused += 1
             continue
         used.update(marks)
-        items.append(item)
+        items.append(item if of_set == "still" else _filmed(item))
         if len(items) == count:
             return items
     raise AssertionError("candidates never end")
 
 
-def benchmark_items(split: str, count: int) -> list[Item]:
+def benchmark_items(split: str, count: int, of_set: Kind = "still") -> list[Item]:
     """`count` items, a twelfth of each type. Raises ValueError when `count` does not divide by twelve."""
     if count <= 0 or count % len(TWELVE):
         raise ValueError(f"expected a positive multiple of {len(TWELVE)} items, got {count}")
-    return [item for type_ in TWELVE for item in balanced_items(split, type_, count // len(TWELVE))]
+    return [item for type_ in TWELVE for item in balanced_items(split, type_, count // len(TWELVE), of_set=of_set)]

@@ -46,9 +46,8 @@ class Nuisance:
         )
 
 
-def _backdrop(room: Room, side: int) -> npt.NDArray[np.float32]:
-    """The empty room, (side, side, 3)."""
-    scale = side / FRAME_PX
+def backdrop(room: Room, side: int, scale: float) -> npt.NDArray[np.float32]:
+    """The empty room, (side, side, 3), drawn `scale` times as large as in the 64 x 64 frame."""
     place = (np.arange(side) + 0.5) / scale  # in pixels of the 64 x 64 frame
     lines = (place % TEXTURE_PERIOD_PX) >= TEXTURE_PERIOD_PX / 2
     if room.texture == "striped":
@@ -65,7 +64,7 @@ def _backdrop(room: Room, side: int) -> npt.NDArray[np.float32]:
     return picture
 
 
-def _draw(canvas: npt.NDArray[np.float32], look: Look, rgb: tuple[int, int, int], extent: float) -> None:
+def draw_thing(canvas: npt.NDArray[np.float32], look: Look, rgb: tuple[int, int, int], extent: float) -> None:
     """Blend one thing onto `canvas` in place."""
     scale = canvas.shape[0] / FRAME_PX
     span = 2 if look.size == "large" else 1
@@ -84,12 +83,12 @@ def _draw(canvas: npt.NDArray[np.float32], look: Look, rgb: tuple[int, int, int]
 
 def draw(scene: Scene, frame: int, side: int = FRAME_PX, extent: float = 1.0) -> npt.NDArray[np.float32]:
     """The plain drawing of one frame, (side, side, 3) in 0-255, without nuisance."""
-    canvas = _backdrop(scene.room, side)
+    canvas = backdrop(scene.room, side, side / FRAME_PX)
     for look in scene.clutter:
         grey = CLUTTER_GREYS[int(look.colour)]
-        _draw(canvas, look, (grey, grey, grey), extent)
+        draw_thing(canvas, look, (grey, grey, grey), extent)
     for look in scene.looks(frame):
-        _draw(canvas, look, COLOURS[look.colour], extent)
+        draw_thing(canvas, look, COLOURS[look.colour], extent)
     return canvas
 
 
