@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import RESULTS, describe
-from pipeline.evaluation.calibration import segment_threshold
+from pipeline.describing.calibration import segment_threshold
 from pipeline.models.checkpoints import ModelFiles, resolve_model, resolve_thresholds
 from pipeline.models.encoder import Encoder
 from pipeline.models.pixels import normalise

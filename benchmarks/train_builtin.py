@@ -31,7 +31,7 @@ from transformers import AttentionInterface, LlavaOnevisionForConditionalGenerat
 from adatp.schedule import DEFAULT_START
 from benchmarks import training_data as data
 from benchmarks.builtin_architecture import new_encoder, new_model, save_encoder, save_model, tokenizer, words
-from pipeline.evaluation.calibration import calibrate
+from pipeline.describing.calibration import calibrate
 from pipeline.models.encoder import Encoder
 from pipeline.planted.items import benchmark_items
 from pipeline.planted.vocabulary import COLOURS, GRID, KINDS, SIZES, TEXTURES, TONES

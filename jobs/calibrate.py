@@ -5,38 +5,24 @@
 
 tau_s (two frames are one segment) is where a pair of neighbouring frames stands out from what neighbours usually differ
 by; tau_t (a segment is about a question) is what texts and frames paired at random exceed once in twenty. See
-pipeline/evaluation/calibration.py.
+pipeline/describing/calibration.py.
 """
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import cli
 from pipeline.archive.listing import list_archive
-from pipeline.describing.embed import embed_videos
+from pipeline.describing.calibration import PHRASES, TooFewFrames, calibrate
 from pipeline.errors import UsageError
-from pipeline.evaluation.calibration import calibrate
-from pipeline.models.checkpoints import resolve_model
+from pipeline.execution.measure_thresholds import embed_videos
+from pipeline.items.item import Source
+from pipeline.models.checkpoints import fetch, resolve_model
 from pipeline.models.encoder import Encoder
 from pipeline.types import Bounds
-
-TEXTS = tuple(
-    f"{who} {what}"
-    for who in ("a person", "a dog", "a car", "two children", "a bird", "a crowd", "a red circle", "a blue square")
-    for what in (
-        "running outside",
-        "in a kitchen",
-        "on a stage at night",
-        "talking to the camera",
-        "near water",
-        "on a plain background",
-    )
-)
-"""Phrases on many subjects: of any one frame most of them are wrong, which is what tau_t is measured from."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,15 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     files = resolve_model(args.encoder, "encoder")
     listing = list_archive(args.roots)
-    local = [row for row in listing.table.to_pylist() if row["refusal"] is None and row["uri"].startswith("file://")]
-    if not local:
-        raise UsageError("no local video among the roots; expected some to measure on")
-    chosen = local[:: max(1, len(local) // args.videos)][: args.videos]
-    vectors = embed_videos(files, [os.fsdecode(row["path"]) for row in chosen], args.sampling, Bounds())
-    texts = tuple(args.texts.read_text().splitlines()) if args.texts else TEXTS
+    there = [row for row in listing.table.to_pylist() if row["refusal"] is None]
+    if not there:
+        raise UsageError("no video among the roots; expected some to measure on")
+    chosen = there[:: max(1, len(there) // args.videos)][: args.videos]
+    fetch(files, print)
+    encoder = Encoder(files.path)
+    sources = [Source(*(row[name] for name in ("video_id", "uri", "path", "version"))) for row in chosen]
+    vectors = embed_videos(encoder, files, sources, args.sampling, Bounds())
+    texts = tuple(args.texts.read_text().splitlines()) if args.texts else PHRASES
     try:
-        found = calibrate(vectors, Encoder(files.path).texts(texts).numpy())
-    except ValueError as error:
+        found = calibrate(vectors, encoder.texts(texts).numpy())
+    except TooFewFrames as error:
         raise UsageError(f"cannot calibrate on {len(vectors)} readable videos: {error}") from error
     result = {"tau_s": round(found.tau_s, 4), "tau_t": round(found.tau_t, 4), "encoder": files.identity.id}
     result |= {"videos": len(vectors), "neighbouring_frames": found.n_pairs, "text_pairs": found.n_text_pairs}
@@ -66,7 +55,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("calibrate", __doc__)
-    parser.add_argument("roots", nargs="+", metavar="ROOT", help="local videos like those to be indexed")
+    parser.add_argument("roots", nargs="+", metavar="ROOT", help="videos like those to be indexed")
     parser.add_argument("--encoder", required=True, help="hub id, local folder or builtin")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="thresholds.json to write")
     parser.add_argument("--sampling", default="every=1s", help="the --sampling the index will have (default: every=1s)")

@@ -41,7 +41,7 @@ def _index(args: argparse.Namespace, say: Say) -> int:
     if args.probe and not args.dry_run:
         raise UsageError("--probe is given without --dry-run; a run reads headers anyway")
     _check_places(config)
-    prepared = prepare(config, args.thresholds)
+    prepared = prepare(config, args.thresholds, say, args.dry_run)
     if "builtin" in (config.model, config.encoder_name):
         say(f"note: {BUILTIN_WARNING}")
     if args.dry_run:

@@ -21,6 +21,7 @@ from pipeline.index.lock import index_lock
 from pipeline.index.snapshot import SNAPSHOT, Index
 from pipeline.index.staging import clear_staging, item_meta, staged_keys, staged_path
 from pipeline.index.standing import read_standing
+from pipeline.index.thresholds import keep_thresholds
 from pipeline.index.views import publish_views
 from pipeline.items.item import Item, Receipt, receipt_from_record
 from pipeline.ledger.estimate import Ratios, estimate, probed_hours, ratios_of
@@ -29,6 +30,7 @@ from pipeline.ledger.prepare import Prepared
 from pipeline.ledger.progress import Progress, Say
 from pipeline.ledger.run_report import RunReport, Stopwatch, check_books, new_run_id, publish
 from pipeline.ledger.writer import Writer
+from pipeline.models.ready import make_ready
 from pipeline.storage.places import open_storage
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def run_index(
         plan = plan_run(listing.table, ledger_of(index), recipe, config.redo, listing.covers, retry)
         refuse_conflicts(plan)
         refuse_other_encoder(prepared, index)
+        keep_thresholds(index, prepared.encoder.identity.id, prepared.thresholds, prepared.origin)
         for complaint in (complaint for root in listing.roots for complaint in root.complaints):
             say(f"warning: {complaint}; what is missing there is not taken for deleted")
         say(plan_line(plan, listing.table.num_rows), event="plan", run_id=run_id)
@@ -108,6 +111,7 @@ def _work(plan: Plan, writer: Writer, cluster: ClusterOptions, say: Say) -> int:
     from pipeline.execution.on_ray import Workers  # seconds of import that a run with nothing to do never pays
 
     config, watch = writer.prepared.config, writer.watch
+    make_ready((writer.prepared.encoder, *([writer.prepared.model] if writer.recipe.texts else [])), say)
     order = _newest_first(plan.todo, writer.prepared)
     taken, left = order[: config.limit], order[config.limit :] if config.limit is not None else []
     cut: list[Todo] = []

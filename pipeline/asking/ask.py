@@ -35,6 +35,7 @@ from pipeline.ledger.progress import Progress, Say
 from pipeline.ledger.run_report import RunReport, Stopwatch, new_run_id, publish
 from pipeline.ledger.writer import Work, Writer
 from pipeline.models.checkpoints import resolve_model
+from pipeline.models.ready import make_ready
 from pipeline.reading.search import best_relevance, encoder_of, filterable_schema, with_videos
 from pipeline.run import WAVE_VIDEOS, staged_or_run
 from pipeline.storage.places import is_s3
@@ -272,6 +273,7 @@ def _work(
             work = _begin(wave, writer, questions, abstain_below)
             items = [item for w in work for item in w.items]
             if items and workers is None:
+                make_ready((writer.prepared.encoder, writer.prepared.model), say)
                 workers = stack.enter_context(_workers(writer, abstain_below, cluster))
                 say(f"pools: {workers.pools}")
                 progress.staffed(workers.pools.of_stages)

@@ -10,15 +10,11 @@ import numpy as np
 import torch
 
 from adatp import segment_lengths
-from pipeline.decoding.decoder import Decoder
 from pipeline.decoding.resize import Normalisation
-from pipeline.decoding.sampling import parse_sampling, plan_clips
-from pipeline.errors import VideoError
 from pipeline.items.evidence import FloatArray, segment_means
-from pipeline.models.checkpoints import ModelFiles
 from pipeline.models.encoder import Encoder
 from pipeline.models.pixels import normalise
-from pipeline.types import Bounds, ClipFrames
+from pipeline.types import ClipFrames
 
 
 @dataclass(frozen=True)
@@ -55,24 +51,6 @@ def embed_clips(
             embedded.append(_segmented(clip, vectors, tau_s, before))
         before = vectors[-1]
     return embedded
-
-
-def embed_videos(files: ModelFiles, paths: Sequence[str], sampling: str, bounds: Bounds) -> list[FloatArray]:
-    """Unit frame vectors (n_i, D) of each video that decodes, in order of time; what does not decode is left out."""
-    encoder, policy, resize = Encoder(files.path), parse_sampling(sampling), files.identity.resize
-    found = []
-    with Decoder(bounds) as decoder:
-        for path in paths:
-            try:
-                plans = plan_clips(decoder.probe(path, policy), policy)
-                decoded = [decoder.decode(path, (plan,), resize, None) for plan in plans]
-            except VideoError:
-                continue
-            clips = [clip for part in decoded for clip in part.clips]
-            pixels = [normalise(torch.from_numpy(clip.frames.copy()), files.normalisation) for clip in clips]
-            if pixels:
-                found.append(encoder.images(torch.cat(pixels)).numpy())
-    return found
 
 
 def _segmented(clip: ClipFrames, vectors: FloatArray, tau_s: float, before: FloatArray | None) -> EmbeddedClip:

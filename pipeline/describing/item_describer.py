@@ -22,7 +22,7 @@ from pipeline.errors import ChangedWhileRead, OutOfMemory
 from pipeline.index.staging import Rows
 from pipeline.items.evidence import FloatArray, Questions, choose_shown, segment_relevance
 from pipeline.items.item import Item, Shown
-from pipeline.models.checkpoints import resolve_model
+from pipeline.models.checkpoints import open_model
 from pipeline.models.encoder import Encoder
 from pipeline.types import ClipFrames, Decoded, clip_id_of, segment_id_of
 
@@ -43,14 +43,14 @@ class ItemDescriber:
         self._setup = setup
         device = ("cuda" if torch.cuda.is_available() else "cpu") if setup.device == "auto" else setup.device
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        encoder = resolve_model(setup.encoder.name, "encoder")
+        encoder = open_model(setup.encoder, "encoder")
         self._encoder = Encoder(encoder.path, device, dtype)
         self._normalisation = encoder.normalisation
         questions = _embed_questions(self._encoder, setup.recipe.texts)
         self._questions = questions.vectors
         self._describer: Describer | None = None
         if setup.recipe.texts:
-            model = resolve_model(setup.model.name, "model")
+            model = open_model(setup.model, "model")
             self._describer = Describer(
                 adatp.load(model.path, device=device, dtype=dtype),
                 model.normalisation,
@@ -183,7 +183,7 @@ class ItemDescriber:
 
 def embed_questions(setup: DescribeSetup) -> Questions:
     """The recipe's questions, for a caller that holds no encoder."""
-    return _embed_questions(Encoder(resolve_model(setup.encoder.name, "encoder").path), setup.recipe.texts)
+    return _embed_questions(Encoder(open_model(setup.encoder, "encoder").path), setup.recipe.texts)
 
 
 def _embed_questions(encoder: Encoder, texts: Mapping[str, str]) -> Questions:

@@ -17,13 +17,15 @@ from adatp import CheckpointError, Engine, load
 from pipeline.errors import UsageError
 from pipeline.evaluation.evaluate import Answer, Bench
 from pipeline.evaluation.verdict import Verdict
-from pipeline.models.checkpoints import resolve_model, resolve_thresholds
+from pipeline.models.checkpoints import fetch, resolve_model, resolve_thresholds
 from pipeline.models.encoder import Encoder
 
 
 def open_bench(model: str, encoder: str) -> Bench:
     """Load both models in fp32 on this machine's CPU. Raises UsageError when files are missing or damaged."""
     model_files, encoder_files = resolve_model(model, "model"), resolve_model(encoder, "encoder")
+    fetch(model_files)
+    fetch(encoder_files)
     try:
         engine = Engine(load(model_files.path))
         seeing = Encoder(encoder_files.path)

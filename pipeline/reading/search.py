@@ -24,9 +24,10 @@ from pipeline.config import Thresholds
 from pipeline.errors import UsageError
 from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Index, Snapshot
+from pipeline.index.thresholds import read_thresholds
 from pipeline.index.where import Where
 from pipeline.items.evidence import FloatArray
-from pipeline.models.checkpoints import ModelFiles, resolve_model, resolve_thresholds
+from pipeline.models.checkpoints import ModelFiles, fetch, resolve_model, resolve_thresholds
 from pipeline.reading.paths import link_to, path_in_root
 
 CANDIDATES_PER_HIT = 50
@@ -128,7 +129,9 @@ def encoder_of(index: Index, given: str | None, thresholds_file: Path | None) ->
             f"the vectors of {index.url} were made by {encoder.encoder_id}, but the encoder here is "
             f"{files.identity.id}; expected the same: --encoder says where it is"
         )
-    return files, resolve_thresholds(files, thresholds_file)
+    fetch(files)
+    stored = None if thresholds_file else read_thresholds(index, encoder.encoder_id)
+    return files, stored or resolve_thresholds(files, thresholds_file)
 
 
 def filterable_schema(table: str = "segments") -> pa.Schema:

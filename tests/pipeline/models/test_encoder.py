@@ -17,7 +17,7 @@ from transformers import (
 from adatp import METHODS
 from pipeline.config import PRUNE_METHODS, Thresholds
 from pipeline.errors import UsageError
-from pipeline.models.checkpoints import KNOWN_THRESHOLDS, refuse_control_tokens, resolve_model, resolve_thresholds
+from pipeline.models.checkpoints import refuse_control_tokens, resolve_model, resolve_thresholds
 from pipeline.models.encoder import Encoder
 
 WORDS = ["[PAD]", "[UNK]", "</s>", "red", "circle", "a", "dog"]
@@ -94,9 +94,8 @@ def test_thresholds_belong_to_the_encoder(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text('{"tau_s": 0.8, "tau_t": 0.1}')
     assert resolve_thresholds(files, tmp_path / "mine.json") == Thresholds(0.8, 0.1)
     (tmp_path / "thresholds.json").write_text('{"tau_s": "high"}')
-    with pytest.raises(UsageError, match="expected numbers tau_s and tau_t"):
+    with pytest.raises(UsageError, match="expected JSON with numbers tau_s and tau_t"):
         resolve_thresholds(files)
-    assert KNOWN_THRESHOLDS["google/siglip-so400m-patch14-384"] == Thresholds(0.95, 0.05)
 
 
 @pytest.mark.parametrize(

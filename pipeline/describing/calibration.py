@@ -21,6 +21,25 @@ FINEST = 0.999
 _SIGMAS_A_DEVIATION = 1.4826  # standard deviations in a median absolute deviation, of normal values
 
 
+PHRASES = tuple(
+    f"{who} {what}"
+    for who in ("a person", "a dog", "a car", "two children", "a bird", "a crowd", "a red circle", "a blue square")
+    for what in (
+        "running outside",
+        "in a kitchen",
+        "on a stage at night",
+        "talking to the camera",
+        "near water",
+        "on a plain background",
+    )
+)
+"""Phrases on many subjects: of any one frame most of them are wrong, which is what tau_t is measured from."""
+
+
+class TooFewFrames(ValueError):
+    """Nothing can be told from so little footage."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     tau_s: float
@@ -30,9 +49,9 @@ class Calibration:
 
 
 def segment_threshold(adjacent_cosines: npt.NDArray[np.float64]) -> float:
-    """tau_s from cosines of frames that follow each other, (n,), over many videos. Raises ValueError under 20."""
+    """tau_s from cosines of frames that follow each other, (n,), over many videos. Raises TooFewFrames under 20."""
     if adjacent_cosines.size < 20:
-        raise ValueError(
+        raise TooFewFrames(
             f"expected at least 20 neighbouring frames to tell a change from noise, got {adjacent_cosines.size}"
         )
     angles = np.arccos(np.clip(adjacent_cosines, -1.0, 1.0))  # they spread what cosines squeeze against 1
@@ -42,9 +61,9 @@ def segment_threshold(adjacent_cosines: npt.NDArray[np.float64]) -> float:
 
 
 def relevance_threshold(cosines: npt.NDArray[np.float64]) -> float:
-    """tau_t from cosines of texts and frames paired at random, (n,). Raises ValueError under 20."""
+    """tau_t from cosines of texts and frames paired at random, (n,). Raises TooFewFrames under 20."""
     if cosines.size < 20:
-        raise ValueError(f"expected at least 20 pairs of text and frame, got {cosines.size}")
+        raise TooFewFrames(f"expected at least 20 pairs of text and frame, got {cosines.size}")
     low, middle = np.quantile(cosines, [1 - MISFIT_QUANTILE, 0.5])
     return float(2 * middle - low)
 
@@ -56,7 +75,7 @@ def calibrate(videos: list[Vectors], texts: Vectors) -> Calibration:
     frame fits fewer than half of them.
     """
     if not videos or texts.ndim != 2 or not len(texts):
-        raise ValueError(f"expected videos and texts, got {len(videos)} videos and texts of shape {texts.shape}")
+        raise TooFewFrames(f"expected videos and texts, got {len(videos)} videos and texts of shape {texts.shape}")
     adjacent = np.concatenate([(v[1:] * v[:-1]).sum(1, dtype=np.float64) for v in videos])
     cosines = np.concatenate([(v @ texts.T).ravel() for v in videos]).astype(np.float64)
     return Calibration(segment_threshold(adjacent), relevance_threshold(cosines), int(adjacent.size), int(cosines.size))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.calibration import calibrate, relevance_threshold, segment_threshold
+from pipeline.describing.calibration import calibrate, relevance_threshold, segment_threshold
 
 
 def unit(x: np.ndarray) -> np.ndarray:
