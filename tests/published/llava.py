@@ -82,21 +82,26 @@ LLAVAS = {
 }
 
 
-def text_config(decoder: Decoder, n_layers: int, head_dim: int) -> dict[str, Any]:
-    """The decoder with one key head and `n_layers`; every number that is no size is the published one."""
+def text_config(decoder: Decoder, n_layers: int, head_dim: int | None) -> dict[str, Any]:
+    """The decoder with one key head and `n_layers`, or at its true width for a `head_dim` of None.
+
+    Every number that is no size is the published one.
+    """
+    heads, key_heads = (decoder.ratio, 1) if head_dim else (decoder.heads, decoder.key_heads)
+    hidden = heads * head_dim if head_dim else decoder.hidden
     return {
         "attention_dropout": 0.0,
         "bos_token_id": 151643,
         "eos_token_id": 151645,
         "hidden_act": "silu",
-        "hidden_size": decoder.ratio * head_dim,
+        "hidden_size": hidden,
         "initializer_range": 0.02,
-        "intermediate_size": 2 * decoder.ratio * head_dim,
+        "intermediate_size": 2 * hidden if head_dim else decoder.feed_forward,
         "max_position_embeddings": 32768,
         "max_window_layers": decoder.max_window_layers,
-        "num_attention_heads": decoder.ratio,
+        "num_attention_heads": heads,
         "num_hidden_layers": n_layers,
-        "num_key_value_heads": 1,
+        "num_key_value_heads": key_heads,
         "rms_norm_eps": decoder.eps,
         "rope_theta": 1000000.0,
         "sliding_window": 131072,
@@ -105,24 +110,21 @@ def text_config(decoder: Decoder, n_layers: int, head_dim: int) -> dict[str, Any
     }
 
 
-def tower_config(n_layers: int) -> dict[str, Any]:
-    """The tower with one head of its 72."""
-    return {
-        **TOWER,
-        "hidden_size": 72,
-        "intermediate_size": 144,
-        "num_attention_heads": 1,
-        "num_hidden_layers": n_layers,
-    }
+def tower_config(n_layers: int, is_true_width: bool) -> dict[str, Any]:
+    """The tower, with one head of its 72 unless at true width."""
+    width = {} if is_true_width else {"hidden_size": 72, "intermediate_size": 144, "num_attention_heads": 1}
+    return {**TOWER, **width, "num_hidden_layers": n_layers}
 
 
-def effective_config(name: str, n_layers: int = 4, head_dim: int = 8, tower_layers: int = 2) -> LlavaOnevisionConfig:
+def effective_config(
+    name: str, n_layers: int = 4, head_dim: int | None = 8, tower_layers: int = 2
+) -> LlavaOnevisionConfig:
     """What the checkpoint means, as transformers' own configuration."""
     published = LLAVAS[name]
     text = text_config(published.decoder, n_layers, head_dim)
     rows = published.decoder.vocabulary if published.newline else -(-(published.decoder.vocabulary + 2) // 64) * 64
     return LlavaOnevisionConfig(
-        vision_config=SiglipVisionConfig(**tower_config(tower_layers)),
+        vision_config=SiglipVisionConfig(**tower_config(tower_layers, head_dim is None)),
         text_config=Qwen2Config(**text, vocab_size=rows, tie_word_embeddings=published.decoder.tied),
         image_token_index=151646,
         video_token_index=151647,
@@ -131,9 +133,12 @@ def effective_config(name: str, n_layers: int = 4, head_dim: int = 8, tower_laye
 
 
 def write_llava(
-    folder: Path, name: str, n_layers: int = 4, head_dim: int = 8, tower_layers: int = 2, seed: int = 0
+    folder: Path, name: str, n_layers: int = 4, head_dim: int | None = 8, tower_layers: int = 2, seed: int = 0
 ) -> LlavaOnevisionForConditionalGeneration:
-    """The files of `name` at reduced depth and width. Returns transformers' own model with the same weights."""
+    """The files of `name` at reduced depth and width; `head_dim` None keeps the width.
+
+    Returns transformers' own model with the same weights.
+    """
     published = LLAVAS[name]
     folder.mkdir(parents=True, exist_ok=True)
     model = LlavaOnevisionForConditionalGeneration(effective_config(name, n_layers, head_dim, tower_layers))
@@ -144,7 +149,7 @@ def write_llava(
     model.tie_weights()
     text = text_config(published.decoder, n_layers, head_dim)
     if published.newline is None:
-        _write_llava_hf(folder, published, model, text, tower_layers)
+        _write_llava_hf(folder, published, model, text, tower_config(tower_layers, head_dim is None))
     else:
         _write_lmms_lab(folder, name, published, model, text)
     return model.eval()
@@ -164,7 +169,7 @@ def _renamed(model: Any, places: tuple[tuple[str, str], ...], drop_head: bool) -
 
 
 def _write_llava_hf(
-    folder: Path, published: PublishedLlava, model: Any, text: dict[str, Any], tower_layers: int
+    folder: Path, published: PublishedLlava, model: Any, text: dict[str, Any], tower: dict[str, Any]
 ) -> None:
     places = (
         ("model.language_model.", "language_model.model."),
@@ -200,7 +205,7 @@ def _write_llava_hf(
             "use_image_newline_parameter": True,
             "video_token_index": 151647,
             "vision_aspect_ratio": "anyres_max_9",
-            "vision_config": tower_config(tower_layers),
+            "vision_config": tower,
             "vision_feature_layer": -1,
             "vision_feature_select_strategy": "full",
         },
