@@ -18,7 +18,7 @@ from adatp.families.family import ModelFamily
 from adatp.families.llava_frames import FrameLayout
 from adatp.families.llava_onevision import LlavaOnevision
 from adatp.model import VideoLLM
-from adatp.prompt import load_prompt
+from adatp.prompt import Prompt, load_prompt
 from adatp.weights import Checkpoint, CheckpointError
 
 
@@ -49,14 +49,22 @@ def load(
     if frame_layout is not None:
         family = _with_layout(family, frame_layout)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    if len(tokenizer) > (rows := family.decoder.embed_tokens.num_embeddings):
-        raise CheckpointError(f"expected a tokenizer of at most {rows} tokens in {str(path)!r}, got {len(tokenizer)}")
+    _check_vocabulary(checkpoint, tokenizer, family)
     family.hf.to(device).eval().requires_grad_(False)
-    return VideoLLM(
-        family=family,
-        prompt=load_prompt(checkpoint.folder, tokenizer, family.video_token_id, family.system, family.video_text),
-        stop_token_ids=_stop_tokens(checkpoint.folder, tokenizer),
+    prompt = load_prompt(
+        checkpoint.folder, tokenizer, family.video_token_id, family.system, family.video_text, family.chat_template
     )
+    return VideoLLM(family, prompt, _stop_tokens(checkpoint.folder, tokenizer, prompt))
+
+
+def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Any, family: ModelFamily) -> None:
+    """Every token must have a row of its own; what only stands for a video in the template never reaches the model."""
+    rows = family.decoder.embed_tokens.num_embeddings
+    beyond = {token for token, i in tokenizer.get_added_vocab().items() if i >= rows}
+    if len(tokenizer) - len(beyond & {family.video_text}) > rows:
+        raise CheckpointError(
+            f"expected a tokenizer of at most {rows} tokens in {str(checkpoint.folder)!r}, got {len(tokenizer)}"
+        )
 
 
 def _with_layout(family: ModelFamily, layout: FrameLayout) -> ModelFamily:
@@ -65,9 +73,11 @@ def _with_layout(family: ModelFamily, layout: FrameLayout) -> ModelFamily:
     return replace(family, layout=layout)
 
 
-def _stop_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
-    """End-of-sequence ids of the generation configuration and the tokenizer, and ChatML's end of turn."""
-    stops = {tokenizer.eos_token_id, tokenizer.get_vocab().get("<|im_end|>")}
+def _stop_tokens(folder: Path, tokenizer: Any, prompt: Prompt) -> frozenset[int]:
+    """End-of-sequence ids of the generation configuration and the tokenizer, and the end of turn of a ChatML prompt."""
+    stops = {tokenizer.eos_token_id}
+    if "<|im_end|>" in prompt.rendered:
+        stops.add(tokenizer.get_vocab().get("<|im_end|>"))
     if (folder / "generation_config.json").is_file():
         eos = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
         stops.update(eos if isinstance(eos, list) else [eos])

@@ -50,6 +50,8 @@ class TowerShape:
     n_patches: int
     has_head: bool = False
     """Attention-pooling head of the full encoder (Video LLMs drop it)."""
+    has_class_token: bool = False
+    """One token beside the patches, in every layer."""
 
     @classmethod
     def of(cls, config: Any, n_layers: int | None = None) -> "TowerShape":
@@ -97,7 +99,8 @@ def tower_flops(shape: TowerShape, n_frames: int) -> float:
     """The vision tower over `n_frames`, attention as full squares. Also right for a SigLIP segmentation encoder."""
     n, d, ff = shape.n_patches, shape.hidden, shape.feed_forward
     embed = 2 * n * 3 * shape.patch_size**2 * d
-    layer = 2 * n * (4 * d * d + 2 * d * ff) + 4 * n * n * d
+    rows = n + shape.has_class_token
+    layer = 2 * rows * (4 * d * d + 2 * d * ff) + 4 * rows * rows * d
     # one probe attends to all patches: keys and values of n, query and output of 1, then an MLP on that 1
     head = 2 * (n * 2 * d * d + 2 * d * d + 2 * d * ff) + 4 * n * d if shape.has_head else 0
     return float(n_frames * (embed + shape.n_layers * layer + head))

@@ -61,9 +61,14 @@ class Prompt:
                 else:
                     tokens += self.tokenizer(piece, add_special_tokens=False).input_ids
         last = max(i for i, token in enumerate(tokens) if isinstance(token, Slot))
-        closing = video[-1] if isinstance(video[-1], str) else ""
-        n_closing = sum(len(self.tokenizer(p, add_special_tokens=False).input_ids) for p in self._pieces(closing))
-        return tokens, len(tokens) - 1 - last - n_closing
+        return tokens, len(tokens) - 1 - last - self._n_closing(video[-1])
+
+    def _n_closing(self, closing: str | Slot) -> int:
+        """Tokens up to the last control token of what closes the video; text after that belongs to the text."""
+        pieces = self._pieces(closing) if isinstance(closing, str) else []
+        ends = [i + 1 for i, piece in enumerate(pieces) if piece in self.tokenizer.get_added_vocab()]
+        closed = pieces[: max(ends, default=0)]
+        return sum(len(self.tokenizer(piece, add_special_tokens=False).input_ids) for piece in closed)
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer, as it would follow the prompt."""
@@ -102,10 +107,17 @@ def _joined(runs: Sequence[str | Slot]) -> list[str | Slot]:
 
 
 def load_prompt(
-    folder: Path, tokenizer: Any, video_token_id: int, system: str | None = SYSTEM, video_text: str | None = None
+    folder: Path,
+    tokenizer: Any,
+    video_token_id: int,
+    system: str | None = SYSTEM,
+    video_text: str | None = None,
+    template: str | None = None,
 ) -> Prompt:
-    """The prompt of the checkpoint in `folder`: its chat template where it has one, else qwen_1_5."""
-    return prompt_for(tokenizer, _chat_template(folder, tokenizer), video_token_id, system, video_text)
+    """The prompt of the checkpoint in `folder`: `template`, else its own chat template, else qwen_1_5."""
+    if template is None:
+        template = _chat_template(folder, tokenizer)
+    return prompt_for(tokenizer, template, video_token_id, system, video_text)
 
 
 def prompt_for(

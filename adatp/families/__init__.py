@@ -12,11 +12,13 @@ greedy tokens equal to transformers, dropping equal to masking, a ragged batch e
 from typing import Any
 
 from adatp.families.family import ModelFamily
+from adatp.families.internvl import InternVL
 from adatp.families.llava_onevision import LlavaOnevision
 from adatp.families.lmms_lab import LmmsLab
+from adatp.families.smolvlm import SmolVLM
 from adatp.weights import CheckpointError
 
-FAMILIES: tuple[type[ModelFamily], ...] = (LmmsLab, LlavaOnevision)
+FAMILIES: tuple[type[ModelFamily], ...] = (LmmsLab, LlavaOnevision, InternVL, SmolVLM)
 
 
 def family_of(config: dict[str, Any]) -> type[ModelFamily]:

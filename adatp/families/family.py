@@ -20,6 +20,7 @@ class ModelFamily(Protocol):
         name: how messages name the family, with the `model_type` or key of config.json that tells it.
         system: the system turn of the prompt; None: whatever the chat template writes by itself.
         video_text: what the chat template writes for a video; None: the token `video_token_id` alone.
+        chat_template: the template that writes a video's prompt; None: the checkpoint's own, or qwen_1_5.
         can_rank: whether the tower has the attention VisionZip ranks by.
         deepstack_layers: decoder layers to whose output the tower adds features.
         hf: the transformers model, in evaluation mode.
@@ -28,6 +29,7 @@ class ModelFamily(Protocol):
     name: ClassVar[str]
     system: ClassVar[str | None]
     video_text: ClassVar[str | None]
+    chat_template: ClassVar[str | None]
     can_rank: ClassVar[bool]
 
     @property

@@ -30,6 +30,7 @@ class LlavaOnevision:
     name: ClassVar[str] = "LLaVA-OneVision (llava_onevision)"
     system: ClassVar[str | None] = SYSTEM
     video_text: ClassVar[str | None] = None
+    chat_template: ClassVar[str | None] = None
     can_rank: ClassVar[bool] = True
     deepstack_layers: ClassVar[int] = 0
 

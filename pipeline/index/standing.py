@@ -2,8 +2,7 @@
 
 import json
 
-from pipeline.config import answer_stage
-from pipeline.index.names import expect, reading, record_of
+from pipeline.errors import UsageError
 from pipeline.index.snapshot import Index
 
 STANDING = "_state/standing.json"
@@ -12,15 +11,12 @@ STANDING = "_state/standing.json"
 def read_standing(index: Index) -> dict[str, str]:
     """Stage (`answer:<question_id>:<scope>`) -> question."""
     try:
-        data = index.storage.read_bytes(STANDING)
+        found = json.loads(index.storage.read_bytes(STANDING))
     except FileNotFoundError:
         return {}
-    with reading("the standing questions of an index", f"{index.url}/{STANDING}"):
-        found = record_of(data)
-        for stage, text in found.items():
-            expect(isinstance(text, str) and stage == answer_stage(text, stage.rpartition(":")[2]), stage)
-            expect(stage.endswith((":video", ":clip")), stage)
-        return found
+    except ValueError as error:
+        raise UsageError(f"{index.url}/{STANDING} is not JSON: {error}") from error
+    return {str(stage): str(text) for stage, text in found.items()}
 
 
 def keep_standing(index: Index, questions: dict[str, str]) -> None:

@@ -38,4 +38,4 @@ def masked_logits(model: adatp.VideoLLM, visual: adatp.Visual, prompt: str, kept
         hidden = layer(hidden, attention_mask=mask[None, None], position_embeddings=rotation)
         if visual.deepstack is not None and index < visual.deepstack.shape[2]:
             hidden[0, layout.visual] += visual.deepstack[:, :, index].flatten(0, 1)
-    return model.hf.lm_head(model.decoder.norm(hidden))[0, -1 - len(answer) :]
+    return model.hf.lm_head(model.decoder.norm(hidden[0, -1 - len(answer) :]))

@@ -176,18 +176,19 @@ CHAT_TEMPLATE = (
 
 
 def reduced(name: str, n_layers: int) -> dict[str, Any]:
-    """The configuration of `name`: `n_layers` in the decoder, 2 in the tower, 2 heads each, nothing else changed."""
+    """The configuration of `name`: `n_layers` in the decoder, 2 in the tower, few heads, nothing else changed."""
     config = copy.deepcopy(CONFIGS[name])
     text, vision = config["text_config"], config["vision_config"]
     head = vision["hidden_size"] // vision["num_attention_heads"]
+    text_head = text["hidden_size"] // text["num_attention_heads"]
     vision |= {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 2 * head, "intermediate_size": 192}
-    text |= {"num_hidden_layers": n_layers, "num_attention_heads": 2, "num_key_value_heads": 1}
-    text |= {"hidden_size": 2 * (64 if text["hidden_size"] == 896 else 128), "intermediate_size": 176}
+    text |= {"num_hidden_layers": n_layers, "num_attention_heads": 128 // text_head, "num_key_value_heads": 1}
+    text |= {"hidden_size": 128, "intermediate_size": 176}
     return config
 
 
 def write_internvl(
-    folder: Path, name: str = "OpenGVLab/InternVL3-1B-hf", n_layers: int = 6, n_shards: int = 1, seed: int = 0
+    folder: Path, name: str = "OpenGVLab/InternVL3-1B-hf", n_layers: int = 6, seed: int = 0
 ) -> InternVLForConditionalGeneration:
     """The files of `name` at reduced depth and width. Returns transformers' own model with the same weights."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,9 +207,11 @@ def write_internvl(
     write_json(folder / "video_preprocessor_config.json", VIDEO_PREPROCESSOR)
     write_json(folder / "processor_config.json", {"image_seq_length": 256, "processor_class": "InternVLProcessor"})
     tensors = {published_key(key): tensor for key, tensor in model.state_dict().items()}
-    write_weights(folder, tensors, torch.bfloat16, n_shards)
+    write_weights(folder, tensors, torch.bfloat16)
     _write_tokenizer(folder)
-    return model.bfloat16().float().eval()
+    for weight in model.parameters():
+        weight.data = weight.data.bfloat16().float()  # as the file holds it; buffers stay exact
+    return model.eval()
 
 
 def published_key(key: str) -> str:

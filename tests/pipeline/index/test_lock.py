@@ -12,8 +12,7 @@ import pytest
 
 from pipeline.errors import IndexLocked
 from pipeline.index.lock import LEASE, Lease, index_lock
-from pipeline.storage.places import open_storage
-from pipeline.storage.s3 import S3Storage
+from pipeline.storage.places import S3Storage, open_storage
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 _HOLDER = """

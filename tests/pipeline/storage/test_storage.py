@@ -10,10 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.storage.base import check_writable
-from pipeline.storage.local import LocalStorage
-from pipeline.storage.places import open_storage
-from pipeline.storage.s3 import S3Storage
+from pipeline.storage.places import LocalStorage, S3Storage, check_writable, open_storage
 
 
 def test_what_is_written_is_read_and_listed(url: str) -> None:
