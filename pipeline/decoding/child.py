@@ -92,7 +92,7 @@ def answer(shelf: Shelf, request: dict[str, Any], out: int) -> None:
 
 def serve(video: Video, request: dict[str, Any], out: int) -> None:
     if request["do"] == "probe":
-        send(out, {"is": "probe", **asdict(probe(video, parse_sampling(request["sampling"])))})
+        send(out, {"is": "probe", **asdict(probe(video, parse_sampling(request["sampling"], most=1_000_000)))})
     elif request["do"] == "cut":
         done = cut(video, request["output"], request["start_s"], request["end_s"], request["copies"])
         send(out, {"is": "done", **asdict(done)})

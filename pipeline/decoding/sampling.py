@@ -27,28 +27,42 @@ class Every:
 
 @dataclass(frozen=True)
 class Uniform:
-    """`n` frames at int(linspace(0, N - 1, n)) of N decodable frames, duplicates kept; one clip per video."""
+    """`n` frames at int(linspace(0, N - 1, n)) of N decodable frames, duplicates kept; one clip per video.
+
+    With `or_each_second`, a video that has at most `n` frames at one per second gives those: LLaVA-Video's rule.
+    """
 
     n: int
+    or_each_second: bool = False
 
     def __str__(self) -> str:
-        return f"uniform={self.n}"
+        return f"uniform={self.n}{',1fps' if self.or_each_second else ''}"
+
+    def indices(self, n_frames: int, fps: float) -> tuple[int, ...]:
+        """Which of `n_frames` frames are wanted of a video with `fps` frames per second."""
+        each_second = range(0, n_frames, max(1, round(fps)))
+        if self.or_each_second and len(each_second) <= self.n:
+            return tuple(each_second)
+        return uniform_indices(n_frames, self.n)
 
 
 Sampling = Every | Uniform
 
 
-def parse_sampling(text: str) -> Sampling:
-    """The policy a flag names: "every=1s", "every=0.5s", "uniform=32". Raises UsageError naming what was expected."""
+def parse_sampling(text: str, most: int = FRAMES_PER_CLIP) -> Sampling:
+    """The policy a flag names: "every=1s", "every=0.5s", "uniform=32", "uniform=20,1fps".
+
+    `most`: frames that a uniform sample may have. Raises UsageError naming what was expected.
+    """
     if match := re.fullmatch(r"every=(\d+(?:\.\d+)?|\.\d+)s", text, re.ASCII):
         interval = Fraction(match[1])
         if interval > 0:
             return Every(interval)
-    elif (match := re.fullmatch(r"uniform=(\d{1,6})", text, re.ASCII)) and 1 <= int(match[1]) <= FRAMES_PER_CLIP:
-        return Uniform(int(match[1]))
+    elif (match := re.fullmatch(r"uniform=(\d{1,6})(,1fps)?", text, re.ASCII)) and 1 <= int(match[1]) <= most:
+        return Uniform(int(match[1]), or_each_second=match[2] is not None)
     raise UsageError(
         f"sampling {text!r}: expected every=SECONDSs with SECONDS > 0 (every=1s, every=0.5s) "
-        f"or uniform=N with 1 <= N <= {FRAMES_PER_CLIP} (uniform=32)"
+        f"or uniform=N with 1 <= N <= {most} (uniform=32)"
     )
 
 

@@ -40,6 +40,8 @@ class Question:
     gold: str
     """The right answer as the benchmark grades it: a letter, yes or no, or a full option."""
     max_new_tokens: int
+    right: str = ""
+    """Which of `names` is right, where `gold` is written otherwise."""
     groups: dict[str, str] = field(default_factory=dict)
     fault: str = ""
     """Why the row cannot be asked. It is listed, and counted as wrong or left out."""
@@ -54,6 +56,11 @@ class Question:
     @property
     def letters(self) -> str:
         return LETTERS[: len(self.options)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the options are called: their letters, or yes and no themselves."""
+        return self.options if self.options == ("yes", "no") else tuple(self.letters)
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,17 @@ def _question(task: str, place: int, row: Row) -> Question:
         stem=stem_of(question),
         options=options,
         gold=answer,
+        right=answer if task == "yes_no" else _letter_of(answer),
         max_new_tokens=1024,
         groups={"dim": dim, "question": question},
         fault=fault or ("" if len(options) >= 2 else f"{len(options)} options in its question; expected at least 2"),
     )
+
+
+def _letter_of(answer: str) -> str:
+    """ "B. faster" -> "B"; "Caption B: it goes faster" -> "B"."""
+    name = answer.split(":")[0].split()[-1:] if ": " in answer else [answer[:1]]
+    return name[0] if name else ""
 
 
 def grade(question: Question, reply: str, harness: Harness) -> Grade:

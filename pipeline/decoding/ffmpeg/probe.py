@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.decoding.ffmpeg.bitstream import Packet, resets_at_keyframes
 from pipeline.decoding.ffmpeg.video import HeaderOnly, Origin, Video, and_drain
-from pipeline.decoding.sampling import Every, Sampling, count_targets, uniform_indices
+from pipeline.decoding.sampling import Every, Sampling, count_targets
 from pipeline.errors import TooLarge
 from pipeline.types import Probe
 
@@ -55,7 +55,8 @@ def probe(video: Video, sampling: Sampling) -> Probe:
     targets: tuple[float, ...] = ()
     if not isinstance(sampling, Every):
         times = count_frames(video, origin)
-        targets = tuple(times[i] for i in uniform_indices(len(times), sampling.n))
+        rate = float(video.stream.average_rate or 0) or 1.0
+        targets = tuple(times[i] for i in sampling.indices(len(times), rate))
     span = video.seconds(shown[-1] - shown[0])
     return Probe(
         container=video.told.name,
