@@ -1,10 +1,13 @@
-"""Accuracy against FLOPs on a benchmark whose truth is known, every method paired on the same items.
+"""Accuracy against FLOPs on a benchmark, every method paired on the same items.
 
 python -m jobs.evaluate --benchmark planted [--items 1200] [--methods none,adatp,fastv,random,uniform] [--p 1]
+python -m jobs.evaluate --benchmark videomme --data DIR --model MODEL --methods none,adatp,onsets --p 2,1.5,1
+python -m jobs.evaluate --preset paper-table1 --data DIR
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +19,8 @@ from pipeline.errors import UsageError
 from pipeline.planted.items import VERSIONS, benchmark_items
 from pipeline.planted.questions import TWELVE
 
-BENCHMARKS = ("planted",)
+PUBLISHED = ("videomme", "mlvu", "longvideobench", "mvbench", "egoschema", "nextqa", "tempcompass")
+BENCHMARKS = ("planted", *PUBLISHED)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         description="Ask a benchmark's questions under each pruning method and compare the answers, paired.",
         allow_abbrev=False,
     )
-    parser.add_argument("--benchmark", required=True, help=f"which benchmark: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--benchmark", help=f"which benchmark: {', '.join(BENCHMARKS)}")
     parser.add_argument(
         "--set",
         default="still",
@@ -33,7 +37,12 @@ def parser() -> argparse.ArgumentParser:
         help="planted clips of a camera that stands still, or of one that moves, with noise and a poor codec "
         "(default: still)",
     )
-    parser.add_argument("--items", type=int, default=1200, help="questions, a twelfth of each type (default: 1200)")
+    parser.add_argument(
+        "--items",
+        type=int,
+        help="planted: questions, a twelfth of each type (default: 1200); a published benchmark: its first so many "
+        "(default: all)",
+    )
     parser.add_argument(
         "--methods",
         default="none,adatp,fastv,random,uniform",
@@ -52,12 +61,61 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--p", default="1", help="comma-separated budgets of the paper's p (default: 1)")
     parser.add_argument("--split", default="test", choices=("dev", "test"), help="seeds to draw items from")
-    parser.add_argument("--model", default="builtin", help="builtin, a local path or a hub id")
-    parser.add_argument("--encoder", default="builtin", help="builtin, a local path or a hub id")
+    parser.add_argument(
+        "--model",
+        help="builtin, a local path or a hub id (default: builtin for planted, else OneVision-0.5B, or the preset's)",
+    )
+    parser.add_argument("--encoder", help="builtin, a local path or a hub id (default: the model's own)")
     parser.add_argument(
         "--output", type=Path, default=Path("build/evaluate"), help="folder for Parquet, JSON and plots"
     )
+    _add_published(parser.add_argument_group("published benchmarks"))
     return parser
+
+
+def _add_published(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--data", type=Path, help="folder of the benchmark's files; of a preset: one such folder each")
+    group.add_argument(
+        "--preset", help="a table of the paper as published: paper-table1 to paper-table4; its cost is printed first"
+    )
+    group.add_argument(
+        "--budget",
+        default="p",
+        help="what methods other than AdaTP may keep at p: p (AdaTP's schedule), measured (what --reference kept of "
+        "the same item) or paper (the paper's own settings) (default: p)",
+    )
+    group.add_argument(
+        "--answer",
+        default="generate",
+        help="generate (lmms-eval's prompt and extraction), letters (that prompt, likeliest letter) or options (bare "
+        "question, likeliest option text) (default: generate)",
+    )
+    group.add_argument(
+        "--harness",
+        default="2026",
+        choices=("2026", "2025"),
+        help="extraction rules: lmms-eval from 0.7.2 on, or before, as the paper used (default: 2026)",
+    )
+    group.add_argument(
+        "--prompt-variant",
+        help="lmms-eval's prompt for a kind of model: default, llava_vid, qwen3_vl (default: the model's)",
+    )
+    group.add_argument("--frames", type=int, help="frames per video (default: 32; LLaVA-Video 20)")
+    group.add_argument(
+        "--missing",
+        default="wrong",
+        choices=("wrong", "exclude"),
+        help="questions that cannot be asked (no video, damaged, broken row) are listed, and wrong or left out "
+        "(default: wrong)",
+    )
+    group.add_argument("--thresholds", type=Path, help="JSON with the encoder's tau_s and tau_t (jobs.calibrate)")
+    group.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    group.add_argument(
+        "--address",
+        help="run on Ray workers: local (a Ray of its own on this machine), auto, or HOST:PORT (default: this process)",
+    )
+    group.add_argument("--shared-filesystem", action="store_true", help="every node of the cluster sees --data")
+    group.add_argument("--dry-run", action="store_true", help="print what there is to ask and its cost, and stop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,8 +124,54 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    if args.benchmark not in BENCHMARKS:
+    if args.benchmark is None and args.preset is None:
+        raise UsageError(f"neither --benchmark nor --preset given; expected a benchmark of {', '.join(BENCHMARKS)}")
+    if args.benchmark not in (None, *BENCHMARKS):
         raise UsageError(f"--benchmark {args.benchmark}: unknown; expected {', '.join(BENCHMARKS)}")
+    return _planted(args) if args.benchmark == "planted" and args.preset is None else _published(args)
+
+
+def _published(args: argparse.Namespace) -> int:
+    """A published benchmark, or a table of the paper."""
+    if args.data is None:
+        what = args.benchmark or args.preset
+        raise UsageError(f"{what} needs --data, the folder of its files (docs/reproduce.md says where they come from)")
+    ps = tuple(_budgets(args.p))
+    from pipeline.execution.pools import ClusterOptions
+    from pipeline.public_benchmarks.command import Options, run_public  # it loads torch
+
+    address = args.address or os.environ.get("RAY_ADDRESS")
+    cluster = None
+    if address is not None:
+        cluster = ClusterOptions(None if address == "local" else address, shared_filesystem=args.shared_filesystem)
+    options = Options(
+        benchmark=args.benchmark,
+        preset=args.preset,
+        data=args.data,
+        output=args.output,
+        model=args.model,
+        encoder=args.encoder,
+        thresholds=args.thresholds,
+        methods=args.methods,
+        ps=ps,
+        budget=args.budget,
+        reference=args.reference,
+        how=args.answer,
+        harness=args.harness,
+        variant=args.prompt_variant,
+        frames=args.frames,
+        missing=args.missing,
+        device=args.device,
+        cluster=cluster,
+        items=args.items,
+        dry_run=args.dry_run,
+    )
+    return run_public(options, show=print, say=lambda text: print(text, file=sys.stderr))
+
+
+def _planted(args: argparse.Namespace) -> int:
+    args.items = 1200 if args.items is None else args.items
+    args.model, args.encoder = args.model or "builtin", args.encoder or "builtin"
     if args.items <= 0 or args.items % len(TWELVE):
         raise UsageError(f"--items {args.items}: expected a positive multiple of {len(TWELVE)}, the types of question")
     ps = _budgets(args.p)

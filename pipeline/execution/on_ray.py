@@ -68,16 +68,10 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         _start_ray(self._cluster)
-        nodes = [
-            Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
+        nodes = _nodes()
         self.pools = choose_pools(nodes, self._cluster)
         _refuse_impossible(self._config, self._cluster, nodes, self.pools)
-        # Beside the driver: a node that is lost must not take along what was counted on the others.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._attempts = ray.remote(num_cpus=0, scheduling_strategy=here)(Attempts).remote()
+        self._attempts = _count_attempts()
         self._metrics = _Metrics()
         return self
 
@@ -135,6 +129,57 @@ class Workers:
             remote = ray.remote(num_cpus=self.pools.decode_cpus)(_embed_questions)
             self._questions = ray.get(remote.remote(self._setup))
         return self._questions
+
+
+def answer_videos(
+    cluster: ClusterOptions,
+    data: str,
+    decode: tuple[type, tuple[Any, ...]],
+    ask: tuple[type, tuple[Any, ...]],
+    rows: Sequence[pa.Table],
+) -> Iterator[pa.Table]:
+    """Rows of videos through two pools, one that decodes and one that holds the models: one row each, in any order.
+
+    `decode` and `ask` are a stage's class and arguments; `ask` also gets what counts attempts. Ray ends with the rows.
+    """
+    _start_ray(cluster)
+    try:
+        nodes = _nodes()
+        if sum(node.cpus > 0 for node in nodes) > 1 and not cluster.shared_filesystem:
+            raise UsageError(
+                f"{data} is a local path, but the cluster has several nodes; expected --shared-filesystem, "
+                "if every node sees the same files there"
+            )
+        pools, begin = choose_pools(nodes, cluster), _Begin(_count_attempts())
+        answered = (
+            ray.data.from_blocks(list(rows))
+            .map_batches(
+                decode[0], fn_constructor_args=decode[1], **_pool(min(pools.decode, len(rows)), pools.decode_cpus)
+            )
+            .map_batches(
+                ask[0],
+                fn_constructor_args=(*ask[1], begin),
+                **_pool(min(pools.describe, len(rows)), pools.describe_cpus, pools.describe_gpus),
+            )
+        )
+        for record in _records(answered):
+            yield pa.Table.from_pylist([record])
+    finally:
+        ray.shutdown()
+
+
+def _nodes() -> list[Node]:
+    return [
+        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _count_attempts() -> Any:
+    """Attempts, beside the driver: a node that is lost must not take along what was counted on the others."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Attempts).remote()
 
 
 def _embed_questions(setup: DescribeSetup) -> Questions:

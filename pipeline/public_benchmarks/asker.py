@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import adatp
+from adatp.methods import METHODS
 from pipeline.config import DEFAULT_ENCODER, Thresholds
 from pipeline.decoding.resize import Normalisation
 from pipeline.errors import UsageError
@@ -113,13 +114,13 @@ class Asker:
     def answer(
         self, seen: Seen, asks: Sequence[Ask], settings: Sequence[Setting]
     ) -> dict[tuple[str, Setting], adatp.Result]:
-        """Every setting's result of every question. Where a setting spends what AdaTP spent, AdaTP runs first."""
+        """Every setting's result of every question. What others are measured by runs first."""
         relevances = dict(zip([ask.key for ask in asks], self._similarities(seen, asks), strict=True))
         shares: dict[tuple[str, float], float] = {}
         found: dict[tuple[str, Setting], adatp.Result] = {}
-        first = {s.p: Setting("adatp", s.p, adatp.AdaTP()) for s in settings if s.is_measured}
-        rest = [s for s in settings if first.get(s.p) != s]
-        for wave in ([*first.values()], rest):
+        names = {(s.measured_like, s.p) for s in settings if s.measured_like}
+        first = [Setting(name, p, METHODS[name]) for name, p in sorted(names)]
+        for wave in (first, [s for s in settings if s not in first]):
             requests = {
                 f"{place}": (ask, setting, self._request(f"{place}", seen, ask, setting, relevances, shares))
                 for place, (ask, setting) in enumerate((ask, setting) for setting in wave for ask in asks)
@@ -128,7 +129,7 @@ class Asker:
             for key, (ask, setting, _) in requests.items():
                 result = results[key]
                 found[ask.key, setting] = result
-                if setting.name == "adatp":
+                if setting in first:
                     shares[ask.key, setting.p] = _share_kept(result)
         return {(ask.key, setting): found[ask.key, setting] for setting in settings for ask in asks}
 
@@ -160,7 +161,7 @@ class Asker:
             relevance=adatp.segment_relevance(segments, similarities[ask.key]),
             method=setting.method_for(self._thresholds, ask.key),
             p=setting.p or 1.0,
-            share=shares[ask.key, setting.p] if setting.is_measured else None,
+            share=shares[ask.key, setting.p] if setting.measured_like else None,
             max_new_tokens=ask.max_new_tokens,
             choices=ask.choices,
             encoder_flops=flops,

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,9 @@ from pipeline.public_benchmarks.answers import Answer, to_table
 from pipeline.public_benchmarks.table import Verdict, groups_of, lines
 
 
-def write_results(folder: Path, answers: Sequence[Answer], verdict: Verdict, config: dict[str, object]) -> list[Path]:
+def write_results(
+    folder: Path, answers: Sequence[Answer], verdict: Verdict, config: Mapping[str, object]
+) -> list[Path]:
     """Write them; the paths written. Plots where matplotlib is there."""
     folder.mkdir(parents=True, exist_ok=True)
     items, table, text = folder / "answers.parquet", folder / "table.json", folder / "table.txt"

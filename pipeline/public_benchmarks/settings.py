@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 
 Budget = Literal["p", "measured", "paper"]
 """How methods other than AdaTP get their budget at p: from AdaTP's schedule at that p, from the visual tokens that
-AdaTP really kept of the same item, or as the paper's Table 1 sets them."""
+the reference really kept of the same item, or as the paper's Table 1 sets them."""
 
 BUDGETS: tuple[Budget, ...] = ("p", "measured", "paper")
 
@@ -37,8 +37,8 @@ class Setting:
     method: Method
     tau_s: float | None = None
     tau_t: float | None = None
-    is_measured: bool = False
-    """Keep as many tokens as AdaTP at this p kept of the same item."""
+    measured_like: str = ""
+    """A method's name: keep as many tokens as that method at this p kept of the same item."""
 
     @property
     def label(self) -> str:
@@ -60,24 +60,28 @@ class Setting:
 NONE = Setting("none", 0.0, METHODS["none"])
 
 
-def parse_settings(methods: str, ps: Sequence[float], budget: Budget, model: str) -> tuple[Setting, ...]:
+def parse_settings(
+    methods: str, ps: Sequence[float], budget: Budget, model: str, reference: str = "adatp"
+) -> tuple[Setting, ...]:
     """What --methods, --p and --budget ask for; `none` is always among it. Raises UsageError naming what is unknown."""
     names = [name.strip() for name in methods.split(",") if name.strip()]
     for name in names:
         if name not in METHODS and name not in TABLE_2:
             raise UsageError(f"--methods {name}: unknown; expected some of {', '.join([*METHODS, *TABLE_2])}")
+    if reference not in METHODS or reference == "none":
+        raise UsageError(f"--reference {reference}: expected a method that prunes, such as adatp or onsets")
     chosen = [name for name in dict.fromkeys(names) if name != "none"]
-    return (NONE, *(_setting(name, p, budget, model) for p in dict.fromkeys(ps) for name in chosen))
+    return (NONE, *(_setting(name, p, budget, model, reference) for p in dict.fromkeys(ps) for name in chosen))
 
 
-def _setting(name: str, p: float, budget: Budget, model: str) -> Setting:
+def _setting(name: str, p: float, budget: Budget, model: str, reference: str) -> Setting:
     if name in TABLE_2:
         return Setting(name, p, TABLE_2[name])
-    if isinstance(METHODS[name], AdaTP):
+    if isinstance(METHODS[name], AdaTP) or (budget == "measured" and name == reference):
         return Setting(name, p, METHODS[name])
     if budget == "paper":
         return Setting(name, p, paper_method(name, p, model))
-    return Setting(name, p, METHODS[name], is_measured=budget == "measured")
+    return Setting(name, p, METHODS[name], measured_like=reference if budget == "measured" else "")
 
 
 def paper_method(name: str, p: float, model: str) -> Method:

@@ -121,7 +121,10 @@ def _rows(benchmark: Benchmark, model: str, by_setting: dict[tuple[str, float], 
                 float(points[place] - points[0]), gap, p_values[place - 1], adjusted[place - 1],
                 non_inferior(gap, MARGIN),
             )  # fmt: skip
-        spread = wilson(int(correct[place].sum()), len(first)) if alone else interval(draws[place])
+        spread = interval(draws[place])
+        if alone or spread.low == spread.high:  # resampling says nothing where all items agree
+            n = len(set(clusters))
+            spread = wilson(round(float(points[place]) * n), n)
         rows.append(_row(model, benchmark.name, method, p, groups[place], float(points[place]), spread, contrast))
     return tuple(rows)
 
