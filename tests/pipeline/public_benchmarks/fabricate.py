@@ -23,8 +23,8 @@ from pipeline.public_benchmarks.mvbench import FOLDERS
 NOUNS = (
     "red star", "blue ring", "man in a BBC studio", "A/C unit", "dog (Border Collie)", "E-bike", "the Cat",
     "1,000 euros", "Plan B", "vitamin C", "grade D meat", "two men", "a bee", "'quoted' sign", "U.S. flag",
-    "3.5 metres", "海边的房子", "émigré", "none of the above", "both A and B", "Group A", "C", "yes", "no", "the answer is no",
-    "ﬁsh", "İstanbul",
+    "3.5 metres", "海边的房子", "émigré", "none of the above", "both A and B", "Group A", "C", "yes", "no",
+    "the answer is no", "ﬁsh", "İstanbul",
 )  # fmt: skip
 QUESTIONS = (
     "What is in the {a}?", "Which of these appears after the {a} (A) or before it (B)?", "How many {a}s are there?",
