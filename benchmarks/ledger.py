@@ -43,7 +43,7 @@ from pipeline.ledger.prepare import prepare
 from pipeline.ledger.run_report import Stopwatch
 from pipeline.ledger.writer import Writer
 from pipeline.run import ledger_of, recipe_for, run_index
-from pipeline.storage.places import list_objects
+from pipeline.storage.s3 import list_objects
 
 Numbers = dict[str, float]
 

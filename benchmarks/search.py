@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.describing.rows import build_table
-from pipeline.index.commits import _parquet
 from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import SNAPSHOT, Encoder, Index, Snapshot
+from pipeline.index.table_files import parquet
 from pipeline.reading.search import search
 from pipeline.types import clip_id_of, segment_id_of, video_id_of
 
@@ -102,7 +102,7 @@ def _video(i: int) -> dict[str, object]:
 def _write(index: Index, path: str, table: pa.Table) -> None:
     target = Path(index.url) / path
     target.parent.mkdir(exist_ok=True)
-    target.write_bytes(_parquet(path.partition("/")[0], table))
+    target.write_bytes(parquet(path.partition("/")[0], table))
 
 
 def main() -> int:

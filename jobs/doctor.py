@@ -26,7 +26,8 @@ from pipeline.ledger.run_report import PACKAGES
 from pipeline.models.checkpoints import resolve_model, resolve_thresholds
 from pipeline.planted.archive import Truth, render_archive
 from pipeline.planted.selftest import find_faults
-from pipeline.storage.places import check_writable, open_storage
+from pipeline.storage.base import check_writable
+from pipeline.storage.places import open_storage
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--margin", type=float, default=2.0, help="points of accuracy a non-inferior method may lose (default: 2)"
     )
+    parser.add_argument(
+        "--captions",
+        type=int,
+        default=0,
+        help="clips that are also captioned under each method and graded by the facts stated (default: 0)",
+    )
     parser.add_argument("--p", default="1", help="comma-separated budgets of the paper's p (default: 1)")
     parser.add_argument("--split", default="test", choices=("dev", "test"), help="seeds to draw items from")
     parser.add_argument(
@@ -175,10 +181,13 @@ def _planted(args: argparse.Namespace) -> int:
     if args.items <= 0 or args.items % len(TWELVE):
         raise UsageError(f"--items {args.items}: expected a positive multiple of {len(TWELVE)}, the types of question")
     ps = _budgets(args.p)
+    if not 0 <= args.captions <= args.items:
+        raise UsageError(f"--captions {args.captions}: expected 0 to {args.items}, the clips there are")
     if args.margin <= 0:
         raise UsageError(f"--margin {args.margin:g}: expected points above 0")
     methods = list(dict.fromkeys(["none", args.reference, *(name for name in args.methods.split(",") if name)]))
     from pipeline.evaluation.bench import open_bench, write_results  # after the cheap refusals: it loads torch
+    from pipeline.evaluation.captions import caption_all, caption_lines, score_captions
     from pipeline.evaluation.evaluate import AUDITS, check_methods, evaluate
     from pipeline.evaluation.verdict import judge, lines
 
@@ -188,19 +197,21 @@ def _planted(args: argparse.Namespace) -> int:
     bench = open_bench(args.model, args.encoder)
     began = time.perf_counter()
     answers = []
-    for answer in evaluate(bench, benchmark_items(args.split, args.items, args.set), methods, ps, args.reference):
+    items = benchmark_items(args.split, args.items, args.set)
+    for answer in evaluate(bench, items, methods, ps, args.reference):
         answers.append(answer)
         if len(answers) % 600 == 0:
             print(f"{len(answers)} answers in {time.perf_counter() - began:.0f} s", file=sys.stderr)
     verdict = judge(answers, args.reference, args.margin / 100)
-    print("\n".join(lines(verdict)))
-    written = write_results(args.output, answers, verdict)
+    chosen = [items[i * len(items) // args.captions] for i in range(args.captions)]
+    captions = list(caption_all(bench, chosen, methods, ps, args.reference))
+    told = score_captions(captions, args.reference) if captions else []
+    print("\n".join([*lines(verdict), *caption_lines(told, args.reference)]))
+    about = {"benchmark": VERSIONS[args.set], "split": args.split, "items": args.items, "model": args.model}
+    written = write_results(args.output, answers, verdict, captions, about)
     print("\n".join(f"wrote {path}" for path in written))
     summary = {
-        "benchmark": VERSIONS[args.set],
-        "split": args.split,
-        "items": args.items,
-        "model": args.model,
+        **about,
         "reference": args.reference,
         "seconds": round(time.perf_counter() - began, 1),
         "gated": verdict.gated,
@@ -208,6 +219,7 @@ def _planted(args: argparse.Namespace) -> int:
         "llm_flops_ratio": {
             f"{s.method}@{s.p:g}": round(s.llm_flops_ratio, 4) for s in verdict.scores if s.type == "all"
         },
+        "captions": {f"{s.method}@{s.p:g}": round(s.facts_right, 4) for s in told},
         "contrasts": [asdict(c) for c in verdict.contrasts],
         "lost": verdict.lost,
     }

@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from jobs import cli
+from pipeline.archive.recorded import refuse_strangers
 from pipeline.errors import UsageError
 from pipeline.exporting.clips import CutClip, cut_clips
 from pipeline.exporting.files import names_of, write_whole
@@ -29,6 +30,7 @@ from pipeline.exporting.sheets import sheets_of
 from pipeline.exporting.spans import TABLES, Span, by_video, spans_of, spans_of_hits
 from pipeline.exporting.subtitles import as_chapters, as_srt, as_vtt
 from pipeline.exporting.timelines import as_edl, as_otio, edl_rate
+from pipeline.index.runs import recorded_roots
 from pipeline.index.snapshot import Index
 from pipeline.reading.finding import Finder
 
@@ -50,6 +52,7 @@ def _export(args: argparse.Namespace) -> int:
         print(f"nothing to export: no {args.what} match", file=sys.stderr)
         return 0
     if args.clips:
+        refuse_strangers(index.url, ((s.video.uri, s.video.root) for s in spans), recorded_roots(index))
         return _clips(spans, Path(args.output), args.copy)
     if args.format == "sheet":
         return _write_sheets(index, spans, args)

@@ -26,7 +26,7 @@ from pipeline.ledger.prepare import prepare
 from pipeline.ledger.progress import Say, say_plainly
 from pipeline.ledger.run_report import RunReport
 from pipeline.run import dry_run, run_index
-from pipeline.storage.places import is_s3
+from pipeline.storage.s3 import is_s3
 from pipeline.types import Bounds
 
 

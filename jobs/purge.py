@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import cli
-from pipeline.archive.listing import uri_of_path
+from pipeline.archive.folders import uri_of_path
 from pipeline.errors import UsageError
 from pipeline.index.commits import roll_forward
 from pipeline.index.lock import index_lock

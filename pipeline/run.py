@@ -15,20 +15,21 @@ import pyarrow as pa
 from pipeline.config import Recipe
 from pipeline.errors import UsageError
 from pipeline.execution.pools import ClusterOptions
-from pipeline.index.commits import roll_forward, storage_trouble
+from pipeline.index.commits import roll_forward
 from pipeline.index.compaction import compact
 from pipeline.index.lock import index_lock
-from pipeline.index.snapshot import SNAPSHOT, Index
-from pipeline.index.staging import clear_staging, item_meta, staged_keys, staged_path
+from pipeline.index.runs import new_run_id
+from pipeline.index.snapshot import SNAPSHOT, Index, storage_trouble
+from pipeline.index.staging import clear_staging, staged_keys, staged_meta
 from pipeline.index.standing import read_standing
 from pipeline.index.thresholds import keep_thresholds
 from pipeline.index.views import publish_views
-from pipeline.items.item import Item, Receipt, receipt_from_record
+from pipeline.items.item import Item, Receipt, receipt_of
 from pipeline.ledger.estimate import Ratios, estimate, probed_hours, ratios_of
 from pipeline.ledger.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, known_videos, plan_run
 from pipeline.ledger.prepare import Prepared
 from pipeline.ledger.progress import Progress, Say
-from pipeline.ledger.run_report import RunReport, Stopwatch, check_books, new_run_id, publish
+from pipeline.ledger.run_report import RunReport, Stopwatch, check_books, publish
 from pipeline.ledger.writer import Writer
 from pipeline.models.ready import make_ready
 from pipeline.storage.places import open_storage
@@ -179,7 +180,7 @@ def staged_or_run(items: Sequence[Item], writer: Writer, workers: "Workers") -> 
     for item in items:
         receipt = None
         if item.key in staged:
-            receipt = receipt_from_record(item_meta(storage.read_bytes(staged_path(item.key))))
+            receipt = receipt_of(item, staged_meta(storage, item.key))
         if receipt is None or receipt.failure is not None:  # what failed in part then may be whole now
             missing.append(item)
         else:

@@ -12,8 +12,8 @@ ALLOWED = {"adatp": {"adatp"}, "pipeline": {"pipeline", "adatp"}, "jobs": {"jobs
 DOORS = {
     "ray": {"pipeline/execution/on_ray.py"},
     "decord": {"pipeline/decoding/ffmpeg/by_decord.py"},
-    "fsspec": {"pipeline/storage/places.py"},
-    "s3fs": {"pipeline/storage/places.py"},
+    "fsspec": {"pipeline/storage/s3.py"},
+    "s3fs": {"pipeline/storage/s3.py"},
 }
 TRANSFORMERS_DOORS = {"pipeline": {"pipeline/models/encoder.py"}, "jobs": set()}
 FORBIDDEN = {"adatp": {"ray", "pyarrow", "fsspec", "s3fs", "av", "decord", "PIL"}, "jobs": {"torch", "ray"}}

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from pipeline.errors import ChangedWhileRead, ReadFailed
-from pipeline.storage.places import head_object, http_status, read_range, version_of_object
+from pipeline.storage.s3 import bucket_and_key, head_object, http_status, read_range, version_of_object
 
 BLOCK_BYTES = 128 << 10
 WHOLE_BYTES = 32 << 20
@@ -28,7 +28,7 @@ class RemoteCopy:
 
     def __init__(self, uri: str, version: str | None = None) -> None:
         self.uri, self.bytes_read = uri, 0
-        self._bucket, _, self._key = uri.removeprefix("s3://").partition("/")
+        self._bucket, self._key = bucket_and_key(uri)
         with self._said_of_the_video():
             head = head_object(self._bucket, self._key)
         self.size, self._etag = int(head["ContentLength"]), str(head["ETag"])
@@ -98,7 +98,7 @@ class RemoteCopy:
 
     @contextlib.contextmanager
     def _said_of_the_video(self) -> Iterator[None]:
-        """What storage refuses is this video's failure, and a transient one."""
+        """Storage errors become this video's transient failure."""
         try:
             yield
         except OSError as error:

@@ -10,7 +10,7 @@ from pipeline.describing.rows import Provenance, Record, answer_record, build_ta
 from pipeline.index.staging import encode_item, stage
 from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance, stored_means
 from pipeline.items.item import Receipt, Shown, Source, receipt_record
-from pipeline.storage.places import Storage
+from pipeline.storage.base import Storage
 from pipeline.types import digest
 
 

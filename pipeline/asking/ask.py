@@ -4,7 +4,6 @@ What is chosen comes from the index alone; only frames that a question is shown 
 for all questions of a run. The stages are those of run.py.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -14,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.archive.folders import path_of
 from pipeline.archive.listing import SCHEMA as LISTING_SCHEMA
-from pipeline.archive.listing import Listing, path_of
-from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe, answer_stage
+from pipeline.archive.listing import Listing
+from pipeline.archive.recorded import refuse_strangers
+from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe, answer_stage
 from pipeline.errors import UsageError
 from pipeline.execution.pools import ClusterOptions
 from pipeline.index.commits import commit, roll_forward
 from pipeline.index.lock import index_lock
+from pipeline.index.runs import last_config, new_run_id, recorded_roots
 from pipeline.index.schemas import clips_schema
 from pipeline.index.snapshot import Index
 from pipeline.index.standing import keep_standing
@@ -32,14 +34,13 @@ from pipeline.ledger import ledger
 from pipeline.ledger.plan import Todo
 from pipeline.ledger.prepare import Prepared
 from pipeline.ledger.progress import Progress, Say
-from pipeline.ledger.run_report import RunReport, Stopwatch, new_run_id, publish
+from pipeline.ledger.run_report import RunReport, Stopwatch, publish
 from pipeline.ledger.writer import Work, Writer
 from pipeline.models.checkpoints import resolve_model
 from pipeline.models.ready import make_ready
 from pipeline.reading.search import best_relevance, encoder_of, filterable_schema, with_videos
 from pipeline.run import WAVE_VIDEOS, staged_or_run
-from pipeline.storage.places import is_s3
-from pipeline.types import Bounds
+from pipeline.storage.s3 import bucket_and_key, is_s3
 
 if TYPE_CHECKING:
     from pipeline.asking.abstain import Place
@@ -117,25 +118,12 @@ class _Pending:
 def prepare_ask(asking: Asking, thresholds_file: Path | None = None) -> Prepared:
     """The index's own configuration, models found, with the videos that have clips as its listing."""
     index = Index.open(asking.index)
-    config = replace(own_config(index), output=index.url, device=asking.device, caption_prompt=None, questions=())
+    config = replace(last_config(index), output=index.url, device=asking.device, caption_prompt=None, questions=())
     if asking.model is not None:
         config = replace(config, model=asking.model, encoder=config.encoder_name)
     encoder, thresholds = encoder_of(index, None, thresholds_file)
     videos = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
     return Prepared(config, resolve_model(config.model, "model"), encoder, thresholds, _listing_of(videos))
-
-
-def own_config(index: Index) -> IndexConfig:
-    """The configuration of the last run of jobs.index. UsageError when none is recorded."""
-    runs = index.read("runs", ["started_at", "command", "config"], filter=pc.field("command") == "index")
-    if len(runs) == 0:
-        raise UsageError(f"{index.url} records no run of jobs.index: it cannot be known how its clips were made")
-    fields: dict[str, Any] = json.loads(runs.sort_by("started_at")["config"][-1].as_py())
-    try:
-        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
-        return IndexConfig(**{**values, "bounds": Bounds(**fields["bounds"])})
-    except (TypeError, KeyError) as error:
-        raise UsageError(f"the configuration that {index.url} records is of another version: {error}") from error
 
 
 def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Say) -> AskReport:
@@ -155,6 +143,8 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         say(f"{n_asked} to ask, {n_there} answered already", event="plan", run_id=run_id)
         failed = 0
         if pending:
+            named = [(p.video["uri"], p.video["root"]) for p in pending]
+            refuse_strangers(index.url, named, recorded_roots(index))
             questions = questions or _embed(writer)
             failed = _work(pending, writer, questions, abstain_below, cluster, say)
         if asking.standing:
@@ -426,4 +416,4 @@ def _listing_of(videos: pa.Table) -> Listing:
 
 
 def _path_of(uri: str) -> bytes:
-    return uri.split("/", 3)[3].encode() if is_s3(uri) else path_of(uri)
+    return bucket_and_key(uri)[1].encode() if is_s3(uri) else path_of(uri)

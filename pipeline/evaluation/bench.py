@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from adatp import CheckpointError, Engine, load
 from pipeline.errors import UsageError
+from pipeline.evaluation.captions import Captioned, score_captions
 from pipeline.evaluation.evaluate import Answer, Bench
 from pipeline.evaluation.verdict import Verdict
 from pipeline.models.checkpoints import fetch, resolve_model, resolve_thresholds
@@ -35,18 +36,33 @@ def open_bench(model: str, encoder: str) -> Bench:
     return Bench(engine, seeing, model_files.normalisation, encoder_files.normalisation, thresholds)
 
 
-def write_results(folder: Path, answers: Sequence[Answer], verdict: Verdict) -> list[Path]:
-    """Every answer as Parquet, the verdict as JSON with commit and machine, and the plots where matplotlib is there."""
+def write_results(
+    folder: Path,
+    answers: Sequence[Answer],
+    verdict: Verdict,
+    captions: Sequence[Captioned] = (),
+    about: Mapping[str, object] | None = None,
+) -> list[Path]:
+    """Every answer and caption as Parquet, the verdict as JSON, and the plots where matplotlib is there.
+
+    `about` says what was run; it stands in the JSON beside commit and machine.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     items = folder / "answers.parquet"
     pq.write_table(pa.Table.from_pylist([asdict(a) for a in answers]), items, compression="zstd")
     summary = folder / "verdict.json"
-    summary.write_text(json.dumps({**asdict(verdict), **_where()}, indent=1) + "\n")
+    written = [items, summary]
+    told: dict[str, object] = {}
+    if captions:
+        written.append(folder / "captions.parquet")
+        pq.write_table(pa.Table.from_pylist([asdict(c) for c in captions]), written[-1], compression="zstd")
+        told["captions"] = [asdict(s) for s in score_captions(captions, verdict.reference)]
+    summary.write_text(json.dumps({**(about or {}), **asdict(verdict), **told, **_where()}, indent=1) + "\n")
     try:
         from pipeline.evaluation.plots import plot_verdict
     except ImportError:
-        return [items, summary]
-    return [items, summary, *plot_verdict(folder, answers, verdict)]
+        return written
+    return [*written, *plot_verdict(folder, answers, verdict)]
 
 
 def _where() -> dict[str, str]:

@@ -6,7 +6,7 @@ that it spent: equal measured FLOPs in the paper's accounting, where cost is lin
 no ratio to set, and some methods cannot go so low; what each spent stands in its rows.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -137,28 +137,46 @@ def check_methods(names: Sequence[str]) -> None:
             raise UsageError(f"--methods {name}: unknown; expected some of {', '.join(known)}")
 
 
-def _request(
+def choice_request(
     bench: Bench, seen: Seen, name: str, p: float, method: Method | str, share: float | None = None
 ) -> Request:
-    segments, relevance = seen.segments, seen.relevance
-    if name == "adatp-truesegments":
-        segments = seen.true_segments
-    if name == "adatp-randomsegments":
-        segments = seen.random_segments
-    if segments is not seen.segments:  # the relevance of a frame goes with the frame
-        per_frame = torch.repeat_interleave(torch.tensor(relevance), torch.tensor(seen.segments))
-        relevance = segment_relevance(segments, per_frame)
-    if name == "random":
-        method = RandomTokens(seed=seen.item.seed % (1 << 31))
-    elif name.startswith("adatp"):
-        base = ABLATIONS.get(name) or (METHODS[name] if name in METHODS else AdaTP())
-        assert isinstance(base, AdaTP)
-        method = replace(base, tau_t=bench.thresholds.tau_t)
+    """The item's question, to be answered by one of its choices."""
+    segments, relevance = _segments(seen, name)
     question = seen.item.question
     return Request(
         f"{seen.item.item_id}|{name}", seen.visual, question.text, segments=segments, relevance=relevance,
-        method=method, p=p, share=share, choices=question.choices, trace=True,
+        method=with_options(bench, seen, name, method), p=p, share=share, choices=question.choices, trace=True,
     )  # fmt: skip
+
+
+def caption_request(
+    bench: Bench, seen: Seen, name: str, p: float, prompt: str, max_new_tokens: int, share: float | None = None
+) -> Request:
+    """A prompt that names nothing, to be answered in words."""
+    return Request(
+        f"{seen.item.item_id}|{name}", seen.visual, prompt, segments=_segments(seen, name)[0],
+        method=with_options(bench, seen, name, name), p=p, share=share, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+
+
+def _segments(seen: Seen, name: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Lengths and relevances that the method of this name shall be given."""
+    given = {"adatp-truesegments": seen.true_segments, "adatp-randomsegments": seen.random_segments}
+    if name not in given:
+        return seen.segments, seen.relevance
+    per_frame = torch.repeat_interleave(torch.tensor(seen.relevance), torch.tensor(seen.segments))
+    return given[name], segment_relevance(given[name], per_frame)  # the relevance of a frame goes with the frame
+
+
+def with_options(bench: Bench, seen: Seen, name: str, method: Method | str) -> Method | str:
+    """AdaTP with the encoder's own threshold, random tokens with the item's own seed, others as they are."""
+    if name == "random":
+        return RandomTokens(seed=seen.item.seed % (1 << 31))
+    if not name.startswith("adatp"):
+        return method
+    base = ABLATIONS.get(name) or (METHODS[name] if name in METHODS else AdaTP())
+    assert isinstance(base, AdaTP)
+    return replace(base, tau_t=bench.thresholds.tau_t)
 
 
 def _audit_frames(seen: Seen, name: str) -> list[int]:
@@ -205,7 +223,7 @@ def _lost(item: Item, name: str, p: float, error: str) -> Answer:
     )  # fmt: skip
 
 
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     batch: list[Item] = []
     for item in items:
         batch.append(item)
@@ -234,7 +252,7 @@ def evaluate(
     by_name = dict(variants or {})
     check_methods([name for name in [reference, *methods] if name not in by_name])
     blank = bench.blank() if set(methods) & set(AUDITS) else None
-    for batch in _batches(items):
+    for batch in batches(items):
         seen: list[Seen] = []
         for item in batch:
             try:
@@ -248,7 +266,7 @@ def evaluate(
                 requests = [_audit_request(one, name, blank) for one in seen]
                 yield from _run(bench, seen, name, 0.0, requests)
         if "none" in methods:
-            yield from _run(bench, seen, "none", 0.0, [_request(bench, one, "none", 1.0, "none") for one in seen])
+            yield from _run(bench, seen, "none", 0.0, [choice_request(bench, one, "none", 1.0, "none") for one in seen])
         for p in ps:
             names = [m for m in methods if m != "none" and m not in AUDITS]
             yield from _pruned(bench, seen, names, p, reference, by_name)
@@ -263,17 +281,32 @@ def _run(bench: Bench, seen: list[Seen], name: str, p: float, requests: list[Req
 def _pruned(
     bench: Bench, seen: list[Seen], names: list[str], p: float, reference: str, variants: Mapping[str, Method]
 ) -> Iterator[Answer]:
-    n_layers = bench.engine.model.n_layers
-    first = [_request(bench, one, reference, p, variants.get(reference, reference)) for one in seen]
-    results = bench.engine.run(first)
-    shares = [sum(r.visual_tokens_per_layer) / (n_layers * r.n_visual_tokens) for r in (results[q.key] for q in first)]
+    def ask(one: Seen, name: str, share: float | None) -> Request:
+        return choice_request(bench, one, name, p, variants.get(name, name), None if name in variants else share)
+
+    for one, name, result in at_equal_cost(bench.engine, seen, names, reference, ask):
+        yield _answer(one, name, p, result)
+
+
+def at_equal_cost(
+    engine: Engine,
+    seen: Sequence[Seen],
+    names: Sequence[str],
+    reference: str,
+    ask: Callable[[Seen, str, float | None], Request],
+) -> Iterator[tuple[Seen, str, Result]]:
+    """Results of every method on every item, the others at the share of tokens the reference spent on that item.
+
+    `ask` makes the request of a method for an item at a share, None for the reference.
+    """
+    first = [ask(one, reference, None) for one in seen]
+    results = engine.run(first)
+    spent = [results[request.key] for request in first]
+    shares = [sum(r.visual_tokens_per_layer) / (engine.model.n_layers * r.n_visual_tokens) for r in spent]
     for name in names:
         if name == reference:
-            for one, request in zip(seen, first, strict=True):
-                yield _answer(one, name, p, results[request.key])
+            yield from ((one, name, result) for one, result in zip(seen, spent, strict=True))
             continue
-        requests = [
-            _request(bench, one, name, p, variants.get(name, name), None if name in variants else share)
-            for one, share in zip(seen, shares, strict=True)
-        ]
-        yield from _run(bench, seen, name, p, requests)
+        requests = [ask(one, name, share) for one, share in zip(seen, shares, strict=True)]
+        results = engine.run(requests)
+        yield from ((one, name, results[request.key]) for one, request in zip(seen, requests, strict=True))

@@ -75,6 +75,16 @@ def paired_bootstrap(
     return point, Interval(float(low), float(high))
 
 
+def bootstrap_mean(differences: npt.NDArray[np.float64], draws: int = 10_000, seed: int = 0) -> tuple[float, Interval]:
+    """The mean of paired differences and its 95% interval, items resampled."""
+    if differences.ndim != 1 or not len(differences):
+        raise ValueError(f"expected a vector of at least one difference, got shape {differences.shape}")
+    rng = np.random.default_rng(seed)
+    means = np.array([differences[rng.integers(len(differences), size=len(differences))].mean() for _ in range(draws)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(differences.mean()), Interval(float(low), float(high))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment, in the order given."""
     order = np.argsort(p_values)

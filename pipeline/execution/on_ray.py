@@ -49,7 +49,7 @@ from pipeline.items.item import (
     receipt_from_record,
     source_to_row,
 )
-from pipeline.storage.places import is_s3
+from pipeline.storage.s3 import is_s3
 
 # The driver asks what is finished, what is idle and what has room ten times a second, for 9 ms of CPU each time.
 # Workers have a block in hand and one waiting: they do not notice that it asks four times.

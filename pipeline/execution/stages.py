@@ -18,8 +18,7 @@ from pipeline.config import FRAMES_PER_CLIP, DescribeSetup
 from pipeline.decoding.decoder import Decoder, Fill
 from pipeline.decoding.sampling import parse_sampling, plan_clips
 from pipeline.errors import ChangedWhileRead, ReadFailed, VideoError, WorkerLost
-from pipeline.index.commits import storage_trouble
-from pipeline.index.snapshot import Index
+from pipeline.index.snapshot import Index, storage_trouble
 from pipeline.index.staging import Rows, encode_item, stage
 from pipeline.items.item import (
     Failure,

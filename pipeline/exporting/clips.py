@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.archive.listing import path_of
+from pipeline.archive.folders import path_of
 from pipeline.archive.remote import RemoteCopy
 from pipeline.decoding.decoder import Decoder, Fill
 from pipeline.errors import ChangedWhileRead, ReadFailed, VideoError
 from pipeline.exporting.files import names_of
 from pipeline.exporting.spans import Span
-from pipeline.storage.places import is_s3
+from pipeline.storage.s3 import is_s3
 
 
 @dataclass(frozen=True)

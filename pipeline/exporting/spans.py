@@ -27,6 +27,7 @@ class SourceVideo:
 
     video_id: str
     uri: str
+    root: str
     path: str  # below its root, for people
     name: str
     version: str
@@ -40,6 +41,7 @@ class SourceVideo:
         return cls(
             row["video_id"],
             row["uri"],
+            row["root"],
             path_in_root(row["uri"], row["root"]),
             row["name"],
             row["version"],

@@ -12,97 +12,32 @@ The snapshot moves before the deletes, so that a reader who finds a file gone al
 stub stays behind, so that a late writer who wakes up cannot take the same number again.
 """
 
-import contextlib
-import io
-import json
-import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import IndexLocked, JobError
 from pipeline.index import staging
-from pipeline.index.schemas import CONTENT_TABLES, TABLES
-from pipeline.index.snapshot import SNAPSHOT, Encoder, Index, Snapshot, schema_of
+from pipeline.index.commit_plan import FOLDER, Plan, open_commit
+from pipeline.index.drops import SUBKEYS, Drops, is_dropped, kept
+from pipeline.index.names import is_plain, is_table_file, reading, table_file
+from pipeline.index.schemas import COMMITTED_TABLES, VECTOR_TABLES, sound
+from pipeline.index.snapshot import SNAPSHOT, Encoder, Index, Snapshot, schema_of, storage_trouble
 from pipeline.index.staging import Rows
-from pipeline.storage.places import TEMP_FOLDER
+from pipeline.index.table_files import in_order, parquet
+from pipeline.storage.base import TEMP_FOLDER
 
 T = TypeVar("T")
-
-FOLDER = "_state/commits"
-COMMITTED_TABLES = tuple(table for table in TABLES if table != "runs")
-"""`runs` is a log that each run appends to by itself, so that a run with nothing to do commits nothing."""
-
-SUBKEYS = {"captions": ("prompt_id",), "answers": ("question_id", "scope")}
-"""Columns that tell apart what a video was asked; a drop names them joined by ":"."""
-
-VECTOR_TABLES = ("clips", "segments", "frames")
-
-Drops = Mapping[str, Collection[tuple[str, str | None]]]
-"""Table -> rows to leave out, as (video_id, subkey). None drops every row of the video in that table."""
 
 _GROUP_BYTES = 256 << 20  # staged bytes that become one file per table; bounds the memory of a commit
 _THREADS = 16
 _KEPT_STUBS = 100
 _EMPTY_GROUP = 9999  # no commit has that many groups of 256 MB
-_ROW_ORDER = {
-    "videos": ("video_id",),
-    "clips": ("video_id", "clip_index"),
-    "captions": ("video_id", "clip_id", "prompt_id"),
-    "segments": ("video_id", "clip_id", "segment_index"),
-    "frames": ("video_id", "clip_id", "frame_index"),
-    "answers": ("video_id", "question_id", "scope", "clip_id"),
-    "errors": ("video_id", "at", "clip_index", "stage", "message"),
-    "runs": ("run_id",),
-}
-_DICTIONARY_COLUMNS = frozenset(
-    ["video_id", "video_version", "uri", "root", "version", "container", "codec", "decoder", "status", "error_class"]
-    + ["run_id", "clip_id", "encoder_id", "fingerprint", "prompt_id", "prompt", "finish_reason", "model_id", "stage"]
-    + ["model_revision", "prune_method", "question_id", "question", "scope", "command"]
-)
-# Few enough rows that one column of one row group stays near 16 MB, many enough for readers to skip by video_id.
-_ROW_GROUP_ROWS = {"segments": 4096, "frames": 8192, "clips": 8192}
-_TABLE_FILE = re.compile(r"c\d{8,}-g\d{4,}\.parquet")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a commit does: enough, with the staged items and the snapshot before it, to do it again bit for bit."""
-
-    commit: int
-    token: str
-    inputs: tuple[tuple[str, ...], ...] = ()  # groups of staged items; each group becomes one file per table
-    has_body: bool = False
-    rewrites: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # table -> new file -> old files in it
-    removes: dict[str, list[str]] = field(default_factory=dict)
-    drops: dict[str, list[tuple[str, str | None]]] = field(default_factory=dict)
-    encoder: Encoder | None = None
-    done: bool = False
-
-    @property
-    def path(self) -> str:
-        return f"{FOLDER}/{self.commit:08d}.json"
-
-    @property
-    def body_path(self) -> str:
-        return f"{FOLDER}/{self.commit:08d}-{self.token}.parquet"
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Plan":
-        fields = json.loads(data)
-        encoder = fields.pop("encoder")
-        fields["inputs"] = tuple(tuple(group) for group in fields["inputs"])
-        fields["drops"] = {table: [(video, key) for video, key in rows] for table, rows in fields["drops"].items()}
-        return cls(**fields, encoder=Encoder(**encoder) if encoder else None)
 
 
 def commit(
@@ -177,45 +112,13 @@ def roll_forward(index: Index) -> int | None:
         return plan.commit if plan else None
 
 
-def open_commit(index: Index, snapshot: Snapshot) -> Plan | None:
-    """The commit that was begun and not closed, or None."""
-    for number in (snapshot.commit + 1, snapshot.commit):
-        try:
-            plan = Plan.from_json(index.storage.read_bytes(Plan(number, "").path))
-        except FileNotFoundError:
-            continue
-        return None if plan.done else plan
-    return None
-
-
-def record_run(index: Index, run_id: str, row: pa.Table) -> None:
-    """Append a run to the log: one file, published at once, outside commits."""
-    data = _parquet("runs", row.cast(schema_of(Snapshot(), "runs")))
-    with storage_trouble(index):
-        index.storage.write_atomic(f"runs/{run_id}.parquet", data)
-
-
-def kept(table: str, rows: pa.Table, drops: Collection[tuple[str, str | None]]) -> pa.Table:
-    """`rows` of `table` without the dropped ones."""
-    return rows.filter(pc.invert(_is_dropped(table, rows, drops)))
-
-
-@contextlib.contextmanager
-def storage_trouble(index: Index) -> Iterator[None]:
-    """Storage that fails in the middle (full, permission lost, away) stops the job; the next run picks up there."""
-    try:
-        yield
-    except OSError as error:
-        raise JobError(f"storage of {index.url} failed: {error}; what is staged is kept, run again") from error
-
-
 def _finish(index: Index, plan: Plan, before: Snapshot, tag: str, first: Rows | None = None) -> Snapshot:
     """Steps 3 to 5. Doing them again writes the same bytes under the same names."""
-    body = staging.decode_item(index.storage.read_bytes(plan.body_path)) if plan.has_body else {}
+    body = staging.read_item(index.storage, plan.body_path) if plan.has_body else {}
     files = {table: dict(before.files.get(table, {})) for table in COMMITTED_TABLES}
     for number in range(len(plan.inputs)):
         for table, rows in (first if number == 0 and first else _group_rows(index, plan, number)).items():
-            _publish(index, files, table, _file_name(plan.commit, number), rows)
+            _publish(index, files, table, table_file(plan.commit, number), rows)
     dropped = _dropped(plan, body)
     for table, rewrites in plan.rewrites.items():
         for name, old_names in rewrites.items():
@@ -248,10 +151,11 @@ def _sweep(index: Index, snapshot: Snapshot) -> None:
     """Remove table files outside the snapshot, bodies of commits that never opened, and temporary files."""
     for table in COMMITTED_TABLES:
         named = snapshot.files.get(table, {})
-        strays = [name for name in index.storage.list(table) if _TABLE_FILE.fullmatch(name) and name not in named]
+        strays = [name for name in index.storage.list(table) if is_table_file(name) and name not in named]
         index.storage.delete(*(f"{table}/{name}" for name in strays))
-    index.storage.delete(*(f"{FOLDER}/{name}" for name in index.storage.list(FOLDER) if name.endswith(".parquet")))
-    index.storage.delete(*(f"{TEMP_FOLDER}/{name}" for name in index.storage.list(TEMP_FOLDER)))
+    bodies = [n for n in index.storage.list(FOLDER) if n.endswith(".parquet") and is_plain(n.removesuffix(".parquet"))]
+    index.storage.delete(*(f"{FOLDER}/{name}" for name in bodies))
+    index.storage.delete(*(f"{TEMP_FOLDER}/{name}" for name in index.storage.list(TEMP_FOLDER) if is_plain(name)))
 
 
 def _groups(index: Index, keys: list[str], needed: bool) -> tuple[tuple[str, ...], ...]:
@@ -276,14 +180,15 @@ def _group_rows(index: Index, plan: Plan, number: int) -> Rows:
     paths = [staging.staged_path(key) for key in plan.inputs[number]]
     if number == 0 and plan.has_body:
         paths.append(plan.body_path)
-    items = _in_threads(lambda path: staging.decode_item(index.storage.read_bytes(path)), paths)
+    items = _in_threads(lambda path: staging.read_item(index.storage, path), paths)
     schemas = Snapshot(encoder=plan.encoder)
     rows: Rows = {}
     for table in COMMITTED_TABLES:
         schema = schema_of(schemas, table)
-        parts = [_as_now(item.pop(table), schema) for item in items if table in item]
-        if parts and sum(map(len, parts)):
-            rows[table] = pa.concat_tables(parts).cast(schema)  # without the field ids that Parquet adds
+        with reading("rows of today's schema", f"{index.url}: what was staged for {table}"):
+            parts = [_as_now(item.pop(table), schema) for item in items if table in item]
+            if parts and sum(map(len, parts)):
+                rows[table] = sound(table, pa.concat_tables(parts).cast(schema))  # cast: without Parquet's field ids
     return rows
 
 
@@ -316,7 +221,7 @@ def _with_rewrites(
             groups += [[name] for name in _holding_dropped(index, before, table, names, drops[table])]
         if groups:
             first = len(plan.inputs)
-            rewrites[table] = {_file_name(plan.commit, first + i): group for i, group in enumerate(groups)}
+            rewrites[table] = {table_file(plan.commit, first + i): group for i, group in enumerate(groups)}
     removes = {table: sorted(name for group in new.values() for name in group) for table, new in rewrites.items()}
     return replace(plan, rewrites=rewrites, removes=removes)
 
@@ -328,7 +233,7 @@ def _holding_dropped(
 
     def holds(name: str) -> bool:
         rows = index.read_at(_only(before, table, name), table, ["video_id", *SUBKEYS.get(table, ())])
-        return pc.any(_is_dropped(table, rows, drops)).as_py() is True
+        return pc.any(is_dropped(table, rows, drops)).as_py() is True
 
     return [name for name, held in zip(names, _in_threads(holds, names), strict=True) if held]
 
@@ -355,59 +260,19 @@ def _refuse_mixed_encoders(index: Index, plan: Plan, before: Snapshot) -> None:
                 )
 
 
-def _is_dropped(table: str, rows: pa.Table, drops: Collection[tuple[str, str | None]]) -> pa.ChunkedArray:
-    """A boolean for each row."""
-    whole = pa.array([video_id for video_id, subkey in drops if subkey is None], pa.string())
-    parts = pa.array([f"{video_id}:{subkey}" for video_id, subkey in drops if subkey is not None], pa.string())
-    dropped = pc.is_in(rows["video_id"], whole)
-    if len(parts):
-        key_columns = [rows[column] for column in ("video_id", *SUBKEYS[table])]
-        dropped = pc.or_(dropped, pc.is_in(pc.binary_join_element_wise(*key_columns, ":"), parts))
-    return dropped
-
-
 def _publish(index: Index, files: dict[str, dict[str, int]], table: str, name: str, rows: pa.Table) -> None:
     if len(rows):
-        index.storage.write_atomic(f"{table}/{name}", _parquet(table, _sorted(table, rows)))
+        index.storage.write_atomic(f"{table}/{name}", parquet(table, in_order(table, rows)))
         files[table][name] = len(rows)
 
 
 def _publish_empty(index: Index, files: dict[str, dict[str, int]], table: str, plan: Plan) -> None:
     """A table without rows has one file without rows: a plain glob of it still reads, with its columns."""
-    name = _file_name(plan.commit, _EMPTY_GROUP)
+    name = table_file(plan.commit, _EMPTY_GROUP)
     rows = schema_of(Snapshot(encoder=plan.encoder), table).empty_table()
-    index.storage.write_atomic(f"{table}/{name}", _parquet(table, rows))
+    index.storage.write_atomic(f"{table}/{name}", parquet(table, rows))
     files[table][name] = 0
-
-
-def _sorted(table: str, rows: pa.Table) -> pa.Table:
-    return rows.sort_by([(column, "ascending") for column in _ROW_ORDER[table]]).combine_chunks()
-
-
-def _parquet(table: str, rows: pa.Table) -> bytes:
-    """A table file. Vectors are plain under zstd: dictionaries cost there, and DuckDB cannot read byte-stream-split.
-
-    Half floats hardly compress, so theirs is a level that leaves literals as they are: 9% larger, read a third faster.
-    """
-    buffer = io.BytesIO()
-    columns = [name for name in rows.column_names if name in _DICTIONARY_COLUMNS]
-    options: dict[str, Any] = {"row_group_size": _ROW_GROUP_ROWS.get(table, 65_536), "use_dictionary": columns}
-    if "embedding" in rows.column_names:
-        options["compression_level"] = {"embedding.list.element": -1}
-    flat = [f.name for f in rows.schema if not pa.types.is_nested(f.type) and f.name not in ("thumbnail", "caption")]
-    pq.write_table(rows, buffer, compression="zstd", write_statistics=flat, store_schema=True, **options)
-    return buffer.getvalue()
 
 
 def _only(snapshot: Snapshot, table: str, name: str) -> Snapshot:
     return replace(snapshot, files={table: {name: snapshot.files[table][name]}})
-
-
-def _file_name(commit: int, group: int) -> str:
-    return f"c{commit:08d}-g{group:04d}.parquet"
-
-
-def drop_everywhere(video_ids: Iterable[str]) -> Drops:
-    """Drops of every content row of these videos, as when their content changed."""
-    pairs: list[tuple[str, str | None]] = [(video_id, None) for video_id in video_ids]
-    return {table: pairs for table in CONTENT_TABLES}

@@ -1,6 +1,7 @@
 """Compaction: many small files of a table become few, as one commit. Nightly runs leave a few files each."""
 
-from pipeline.index.commits import COMMITTED_TABLES, commit
+from pipeline.index.commits import commit
+from pipeline.index.schemas import COMMITTED_TABLES
 from pipeline.index.snapshot import Index, Snapshot
 
 MAX_SMALL_FILES = 32

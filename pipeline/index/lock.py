@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from pipeline.errors import IndexLocked
-from pipeline.storage.places import S3Storage, Storage
+from pipeline.errors import IndexLocked, UsageError
+from pipeline.storage.base import Storage
+from pipeline.storage.local import LocalStorage
 
 LOCK = "_state/lock"
 HOLDER = "_state/lock.json"
@@ -39,19 +40,20 @@ def index_lock(storage: Storage, say: Callable[[str], None] = _say) -> Iterator[
 
     Yields a check to call before each commit: it raises IndexLocked when the lease was lost meanwhile.
     """
-    if isinstance(storage, S3Storage):
-        with Lease(storage, say) as lease:
-            yield lease.check
-    else:
+    if isinstance(storage, LocalStorage):
         with _flock(storage):
             yield lambda: None
+    else:
+        with Lease(storage, say) as lease:
+            yield lease.check
 
 
 @contextlib.contextmanager
-def _flock(storage: Storage) -> Iterator[None]:
-    path = os.path.join(storage.url, LOCK)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def _flock(storage: LocalStorage) -> Iterator[None]:
+    try:
+        descriptor = storage.open_lock(LOCK)
+    except OSError as error:
+        raise UsageError(f"cannot open the lock {storage.url}/{LOCK}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,7 +73,7 @@ class Lease:
 
     def __init__(
         self,
-        storage: S3Storage,
+        storage: Storage,
         say: Callable[[str], None] = _say,
         lease_s: float = LEASE_S,
         heartbeat_s: float = HEARTBEAT_S,
@@ -168,6 +170,7 @@ def _holder() -> bytes:
 def _holder_of(storage: Storage, path: str) -> str:
     try:
         holder = json.loads(storage.read_bytes(path))
-        return f"process {holder['pid']} on {holder['host']} (seen {holder['at']})"
-    except (OSError, ValueError, KeyError):
+        found = f"process {holder['pid']} on {holder['host']} (seen {holder['at']})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError):
         return "another run"
+    return found if found.isprintable() and len(found) < 300 else "another run"

@@ -1,20 +1,20 @@
 """Purge: remove videos from every table, and look that nothing of them is left."""
 
 import json
-from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import JobError
 from pipeline.index import staging
-from pipeline.index.commits import COMMITTED_TABLES, commit, record_run
-from pipeline.index.schemas import runs_schema
+from pipeline.index.commits import commit
+from pipeline.index.names import reading
+from pipeline.index.runs import new_run_id, record_run, videos_by_status
+from pipeline.index.schemas import COMMITTED_TABLES
 from pipeline.index.snapshot import Index
-from pipeline.ledger.run_report import STATUSES, new_run_id
 
 
 def purge(index: Index, video_ids: Collection[str]) -> dict[str, int]:
@@ -36,32 +36,19 @@ def purge(index: Index, video_ids: Collection[str]) -> dict[str, int]:
 
 def record_purge(index: Index, started_at: datetime, n_videos: int) -> None:
     """The purge's row in `runs`. It tells how many, not which: what is purged is to be forgotten."""
-    run_id = new_run_id()
-    statuses = Counter(index.read("videos", ["status"])["status"].to_pylist())
-    row = {
-        "run_id": run_id,
-        "started_at": started_at,
-        "finished_at": datetime.now(UTC),
-        "command": "purge",
-        "config": json.dumps({"n_videos": n_videos}),
-        "listed": 0,
-        "ignored": 0,
-        "counts": {status: statuses[status] for status in STATUSES},
-        "stages": [],
-        "versions": [],
-        "outcome": "ok",
-        "exit_code": 0,
-    }
-    record_run(index, run_id, pa.Table.from_pylist([row], schema=runs_schema()))
+    config = json.dumps({"n_videos": n_videos})
+    row = {"run_id": new_run_id(), "started_at": started_at, "command": "purge", "config": config}
+    record_run(index, {**row, "counts": videos_by_status(index)})
 
 
 def _count(index: Index, ids: pa.Array) -> dict[str, int]:
     """Rows of `ids` in every Parquet file that lies in the index, whatever the snapshot says."""
-    counts = {}
+    counts = dict.fromkeys(COMMITTED_TABLES, 0)
     for table in COMMITTED_TABLES:
-        paths = [f"{table}/{name}" for name in index.storage.list(table) if name.endswith(".parquet")]
-        found = (pc.sum(pc.is_in(index.read_file(path, ["video_id"])["video_id"], ids)).as_py() for path in paths)
-        counts[table] = sum(n or 0 for n in found)
+        for name in (name for name in index.storage.list(table) if name.endswith(".parquet")):
+            with reading("a file of this table", f"{index.url}/{table}/{name}"):
+                found = index.read_file(f"{table}/{name}", ["video_id"])["video_id"]
+                counts[table] += pc.sum(pc.is_in(found, ids)).as_py() or 0
     return counts
 
 
@@ -69,8 +56,10 @@ def _staged_of(index: Index, ids: pa.Array) -> list[str]:
     """Staged items that hold a row of `ids`."""
 
     def holds(key: str) -> bool:
-        rows = staging.decode_item(index.storage.read_bytes(staging.staged_path(key)))
-        return any(pc.any(pc.is_in(table["video_id"], ids)).as_py() for table in rows.values())
+        rows = staging.read_item(index.storage, staging.staged_path(key))
+        with reading("a staged item", f"{index.url}/{staging.staged_path(key)}"):
+            found = (rows[table]["video_id"] for table in COMMITTED_TABLES if table in rows)
+            return any(pc.any(pc.is_in(column, ids)).as_py() for column in found)
 
     keys = sorted(staging.staged_keys(index.storage))
     with ThreadPoolExecutor(max_workers=8) as pool:

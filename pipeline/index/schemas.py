@@ -4,6 +4,7 @@ Columns are only ever added. A description travels with each column. `D` is the 
 """
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SCHEMA_VERSION = 2
 """2: videos have bytes_read, answers question_truncated and abstain_below."""
@@ -230,6 +231,9 @@ PLAIN_SCHEMAS = {
 CONTENT_TABLES = ("clips", "captions", "segments", "frames", "answers")
 """Tables whose rows come from decoding; an item's staged file nests one list of rows for each."""
 TABLES = ("videos", *CONTENT_TABLES, "errors", "runs")
+COMMITTED_TABLES = tuple(table for table in TABLES if table != "runs")
+"""`runs` is a log that each run appends to by itself, so that a run with nothing to do commits nothing."""
+VECTOR_TABLES = ("clips", "segments", "frames")
 
 
 def _video_columns() -> list[pa.Field]:
@@ -267,3 +271,54 @@ def _pruning() -> list[pa.Field]:
 
 def _table(name: str, fields: list[pa.Field]) -> pa.Schema:
     return pa.schema(fields, metadata={"table": name, "schema_version": str(SCHEMA_VERSION)})
+
+
+_PLAIN = "[0-9A-Za-z][0-9A-Za-z_-]{0,127}"
+FORMS = {
+    "video_id": "[0-9a-f]{32}",
+    "clip_id": "[0-9a-f]{32}-[0-9]{5,9}",
+    "segment_id": "[0-9a-f]{32}-[0-9]{5,9}-[0-9]{2,9}",
+    "uri": "(file:///|s3://)[^\\x00]*",
+    "prompt_id": _PLAIN,
+    "question_id": _PLAIN,
+    "fingerprint": _PLAIN,
+    "run_id": _PLAIN,
+    "scope": "video|clip",
+}
+"""Columns whose text is a name: a row in which it has another form was not written by this program."""
+
+
+def sound(table: str, rows: pa.Table) -> pa.Table:
+    """`rows` as they are. ValueError when they cannot have been written as rows of `table`.
+
+    A null where none may be, text that is no UTF-8, a time no calendar has, or a name of another form.
+    """
+    rows.validate(full=True)
+    schema = table_schema(table, 1)
+    for name in rows.column_names:
+        column, field = rows[name], schema.field(name)
+        if column.null_count and not field.nullable:
+            raise ValueError(f"{column.null_count} rows have no {name}")
+        if pa.types.is_nested(column.type) and not pa.types.is_struct(column.type) and _nested_nulls(column):
+            raise ValueError(f"nulls inside of {name}")
+        if pa.types.is_timestamp(column.type):
+            _refuse_strange_times(name, column)
+        if name in FORMS and pc.all(pc.match_substring_regex(column, f"^(?:{FORMS[name]})$")).as_py() not in (
+            True,
+            None,
+        ):
+            raise ValueError(f"a {name} of another form")
+    return rows
+
+
+def _nested_nulls(column: pa.ChunkedArray) -> int:
+    """Nulls among the values of a list, or among the fields of its structs."""
+    values = pc.list_flatten(column)
+    parts = values.flatten() if pa.types.is_struct(values.type) else []
+    return int(values.null_count + sum(part.null_count for part in parts))
+
+
+def _refuse_strange_times(name: str, column: pa.ChunkedArray) -> None:
+    ends = pc.min_max(column.cast(pa.int64())).as_py()
+    if ends["min"] is not None and not 0 <= ends["min"] <= ends["max"] < 253_402_300_800_000_000:  # the year 10000
+        raise ValueError(f"a {name} outside of 1970 to 9999")

@@ -8,6 +8,7 @@
 Writing is commits.py. A file of an older snapshot may vanish under a reader: it then starts over with the newer one.
 """
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, UsageError
-from pipeline.index.schemas import SCHEMA_VERSION, TABLES, table_schema
-from pipeline.storage.places import Storage, check_writable, open_storage
+from pipeline.index.names import MAX_DIM, count, expect, is_plain, is_table_file, reading, record_of
+from pipeline.index.schemas import SCHEMA_VERSION, TABLES, sound, table_schema
+from pipeline.storage.base import Storage, check_writable
+from pipeline.storage.places import open_storage
 
 SNAPSHOT = "_state/snapshot.json"
 _READ_TRIES = 20
@@ -33,8 +36,17 @@ T = TypeVar("T")
 class Encoder:
     """The one encoder whose vectors the index holds."""
 
-    encoder_id: str
+    encoder_id: str  # its name, @ and its revision
     dim: int
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any] | None) -> "Encoder | None":
+        if record is None:
+            return None
+        name = record["encoder_id"]
+        expect(isinstance(name, str) and name.isprintable() and "@" in name and len(name) < 4096, name)
+        expect(0 < count(record["dim"]) <= MAX_DIM, record["dim"])
+        return cls(name, record["dim"])
 
 
 @dataclass(frozen=True)
@@ -57,17 +69,20 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, data: bytes, url: str) -> "Snapshot":
-        try:
-            fields = json.loads(data)
-            version = fields["schema_version"]
+        with reading("a snapshot of an index", f"{url}/{SNAPSHOT}"):
+            fields = record_of(data)
+            version = count(fields["schema_version"])
             if version > SCHEMA_VERSION:
                 raise UsageError(
                     f"{url} was written with schema version {version}; this program reads up to {SCHEMA_VERSION}"
                 )
-            encoder = fields.pop("encoder")
-            return cls(**fields, encoder=Encoder(**encoder) if encoder else None)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{url}/{SNAPSHOT} is not a snapshot of an index: {error}") from error
+            files: dict[str, dict[str, int]] = {}
+            for table, rows in fields["files"].items():
+                expect(table in TABLES, table)
+                files[table] = {name: count(n) for name, n in rows.items()}
+                for name in rows:
+                    expect(is_table_file(name), name)
+            return cls(count(fields["commit"]), files, Encoder.from_json(fields["encoder"]), version)
 
 
 class Index:
@@ -142,25 +157,49 @@ class Index:
         if not paths:
             empty = schema.empty_table()
             return empty.select(list(columns)) if columns is not None else empty
-        rows = ds.dataset(paths, schema=schema, format="parquet", filesystem=self._arrow)
-        return rows.to_table(columns=list(columns) if columns is not None else None, filter=filter)
+        with reading("a table that this program wrote", f"{self.url}/{table}"):
+            dataset = self.dataset(paths, schema)
+            rows = dataset.to_table(columns=list(columns) if columns is not None else None, filter=filter)
+            return sound(table, rows)
+
+    def dataset(self, paths: Sequence[str], schema: pa.Schema) -> ds.Dataset:
+        """Parquet files as one table that is not read yet; columns a file lacks are null."""
+        files = [self.storage.readable(path) for path in paths]
+        return ds.dataset(files, schema=schema, format="parquet", filesystem=self._arrow)
 
     def batches_at(self, snapshot: Snapshot, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Rows of one table in a given snapshot, a few thousand at a time, read little further than asked."""
+        schema = pa.schema([schema_of(snapshot, table).field(name) for name in columns])
         for path in snapshot.paths(table):
-            with self._arrow.open_input_file(path) as source:
-                yield from pq.ParquetFile(source).iter_batches(8192, columns=list(columns), use_threads=False)
+            with reading("a table file", f"{self.url}/{path}"), self._open(path) as source:
+                for batch in pq.ParquetFile(source).iter_batches(8192, columns=list(columns), use_threads=False):
+                    yield from sound(table, pa.Table.from_batches([batch]).cast(schema)).to_batches()
 
     def read_file(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One Parquet file as it is, with the schema it has."""
-        return pq.read_table(path, columns=list(columns) if columns is not None else None, filesystem=self._arrow)
+        with reading("a table file", f"{self.url}/{path}"), self._open(path) as source:
+            file = pq.ParquetFile(source)
+            if missing := set(columns or ()) - set(file.schema_arrow.names):
+                raise ValueError(f"it has no column {sorted(missing)[0]}")
+            return file.read(list(columns) if columns is not None else None)
 
-    def open_parquet(self, path: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-        """One Parquet file, open for reading by row group; its footer is read now unless it is given."""
-        return pq.ParquetFile(path, metadata=footer, filesystem=self._arrow)
+    def footer(self, path: str) -> pq.FileMetaData:
+        """What one Parquet file holds: its row groups, and where each lies."""
+        with reading("a table file", f"{self.url}/{path}"), self._open(path) as source:
+            return pq.ParquetFile(source).metadata
+
+    def row_group(self, path: str, footer: pq.FileMetaData, group: int, columns: Sequence[str]) -> pa.Table:
+        """Columns of one row group, whose file has `footer`."""
+        with reading("a table file", f"{self.url}/{path}"), self._open(path) as source:
+            file = pq.ParquetFile(source, metadata=footer)
+            return sound(path.partition("/")[0], file.read_row_group(group, list(columns), use_threads=False))
+
+    def _open(self, path: str) -> Any:
+        return self._arrow.open_input_file(self.storage.readable(path))
 
     def run_paths(self) -> list[str]:
-        return [f"runs/{name}" for name in self.storage.list("runs") if name.endswith(".parquet")]
+        names = [name for name in self.storage.list("runs") if name.endswith(".parquet")]
+        return [f"runs/{name}" for name in names if is_plain(name.removesuffix(".parquet"))]
 
     @functools.cached_property
     def _arrow(self) -> Any:
@@ -172,3 +211,12 @@ def schema_of(snapshot: Snapshot, table: str) -> pa.Schema:
     if table not in TABLES:
         raise UsageError(f"no table {table!r}; expected one of {', '.join(TABLES)}")
     return table_schema(table, snapshot.encoder.dim if snapshot.encoder else 1)
+
+
+@contextlib.contextmanager
+def storage_trouble(index: Index) -> Iterator[None]:
+    """Storage that fails in the middle (full, permission lost, away) stops the job; the next run picks up there."""
+    try:
+        yield
+    except OSError as error:
+        raise JobError(f"storage of {index.url} failed: {error}; what is staged is kept, run again") from error

@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.storage.places import Storage
+from pipeline.errors import UsageError
+from pipeline.index.names import is_plain, reading, record_of
+from pipeline.storage.base import Storage
 
 FOLDER = "_state/staging"
 _SUFFIX = ".parquet"
@@ -32,16 +34,24 @@ def encode_item(rows: Rows, meta: dict[str, Any] | None = None) -> bytes:
 
 def decode_item(data: bytes) -> Rows:
     """The rows `encode_item` was given, table by table."""
-    item = pq.ParquetFile(pa.BufferReader(data)).read(
-        use_threads=False
-    )  # of one row: threads would cost more than they do
+    item = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # one row: threads cost more than they do
     return {name: pa.Table.from_struct_array(item[name].combine_chunks().flatten()) for name in item.column_names}
 
 
-def item_meta(data: bytes) -> dict[str, Any]:
-    """The `meta` given to `encode_item`."""
-    meta: dict[str, Any] = json.loads(pq.read_schema(pa.BufferReader(data)).metadata[b"meta"])
-    return meta
+def read_item(storage: Storage, path: str) -> Rows:
+    """The rows of one staged file. UsageError when no worker staged it so."""
+    with reading("what a worker staged, so it must be deleted before the next run", f"{storage.url}/{path}"):
+        return decode_item(storage.read_bytes(path))
+
+
+def staged_meta(storage: Storage, item_key: str) -> dict[str, Any]:
+    """The `meta` given to `encode_item`; empty when the file is not one that a worker staged."""
+    try:
+        with reading("a staged item", item_key):
+            schema = pq.read_schema(pa.BufferReader(storage.read_bytes(staged_path(item_key))))
+            return record_of(schema.metadata[b"meta"])
+    except UsageError:
+        return {}
 
 
 def stage(storage: Storage, item_key: str, data: bytes) -> None:
@@ -51,7 +61,8 @@ def stage(storage: Storage, item_key: str, data: bytes) -> None:
 
 def staged_keys(storage: Storage) -> set[str]:
     """Items that are staged and not yet committed."""
-    return {name.removesuffix(_SUFFIX) for name in storage.list(FOLDER) if name.endswith(_SUFFIX)}
+    keys = {name.removesuffix(_SUFFIX) for name in storage.list(FOLDER) if name.endswith(_SUFFIX)}
+    return {key for key in keys if is_plain(key)}
 
 
 def discard(storage: Storage, keys: Iterable[str]) -> None:

@@ -2,7 +2,8 @@
 
 import json
 
-from pipeline.errors import UsageError
+from pipeline.config import answer_stage
+from pipeline.index.names import expect, reading, record_of
 from pipeline.index.snapshot import Index
 
 STANDING = "_state/standing.json"
@@ -11,12 +12,15 @@ STANDING = "_state/standing.json"
 def read_standing(index: Index) -> dict[str, str]:
     """Stage (`answer:<question_id>:<scope>`) -> question."""
     try:
-        found = json.loads(index.storage.read_bytes(STANDING))
+        data = index.storage.read_bytes(STANDING)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise UsageError(f"{index.url}/{STANDING} is not JSON: {error}") from error
-    return {str(stage): str(text) for stage, text in found.items()}
+    with reading("the standing questions of an index", f"{index.url}/{STANDING}"):
+        found = record_of(data)
+        for stage, text in found.items():
+            expect(isinstance(text, str) and stage == answer_stage(text, stage.rpartition(":")[2]), stage)
+            expect(stage.endswith((":video", ":clip")), stage)
+        return found
 
 
 def keep_standing(index: Index, questions: dict[str, str]) -> None:

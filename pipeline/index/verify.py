@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
 from pipeline.index import staging
-from pipeline.index.commits import COMMITTED_TABLES, VECTOR_TABLES, open_commit
-from pipeline.index.schemas import SCHEMA_VERSION, TABLES
+from pipeline.index.commit_plan import open_commit
+from pipeline.index.runs import STATUSES
+from pipeline.index.schemas import COMMITTED_TABLES, SCHEMA_VERSION, TABLES, VECTOR_TABLES
 from pipeline.index.snapshot import Index, Snapshot, schema_of
-from pipeline.ledger.run_report import STATUSES
 from pipeline.types import video_id_of
 
 _EXAMPLES = 3
@@ -41,10 +39,12 @@ def verify(index: Index) -> Audit:
         snapshot = index.snapshot()
         try:
             audit = _verify_at(index, snapshot)
-        except (OSError, pa.ArrowException, duckdb.Error):
-            if index.snapshot() == snapshot:
+        except (OSError, UsageError, pa.ArrowException, duckdb.Error) as error:
+            if index.snapshot() != snapshot:
+                continue
+            if isinstance(error, UsageError) and "_state/" in str(error):
                 raise
-            continue
+            audit = Audit({}, (f"tables cannot be read: {str(error).splitlines()[0]}",), ())
         if index.snapshot() == snapshot:
             return audit
     raise UsageError(f"{index.url} is being written to faster than it can be read; try again when the run has ended")
@@ -78,10 +78,9 @@ def _check_files(index: Index, snapshot: Snapshot, may_be_open: bool) -> Iterato
 
 def _check_file(index: Index, snapshot: Snapshot, table: str, name: str, n_rows: int | None) -> Iterator[str]:
     try:
-        with index.storage.arrow().open_input_file(f"{table}/{name}") as source:
-            file = pq.ParquetFile(source)
-            schema, found_rows = file.schema_arrow, file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+        footer = index.footer(f"{table}/{name}")
+        schema, found_rows = footer.schema.to_arrow_schema(), footer.num_rows
+    except (UsageError, pa.ArrowException, OSError) as error:
         yield f"is not readable Parquet: {error}"
         return
     if n_rows is not None and found_rows != n_rows:
@@ -144,7 +143,7 @@ def _without_vectors(index: Index, snapshot: Snapshot, table: str) -> object:
     paths = index.run_paths() if table == "runs" else snapshot.paths(table)
     if not paths:
         return schema.empty_table()
-    return ds.dataset(paths, schema=schema, format="parquet", filesystem=index.storage.arrow())
+    return index.dataset(paths, schema)
 
 
 def _finding(rule: str, count: int, examples: list[str]) -> str:

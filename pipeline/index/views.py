@@ -1,10 +1,13 @@
 """INDEX/views.sql: the tables as DuckDB views, written beside them from the template views.sql in this package."""
 
+import contextlib
+import re
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from pipeline.errors import UsageError
 from pipeline.index.schemas import TABLES
 from pipeline.index.snapshot import Index, Snapshot, schema_of
 
@@ -20,26 +23,23 @@ def publish_views(index: Index, tau_s: float) -> None:
     snapshot = index.snapshot()
     filled = {table for table in TABLES if (index.run_paths() if table == "runs" else snapshot.files.get(table))}
     wanted = views_sql(index.url, snapshot, filled, tau_s).encode()
-    try:
+    with contextlib.suppress(FileNotFoundError, UsageError):  # what is no file of the index's own gives way
         if index.storage.read_bytes(VIEWS) == wanted:
             return
-    except FileNotFoundError:
-        pass
     index.storage.write_atomic(VIEWS, wanted)
 
 
 def views_sql(url: str, snapshot: Snapshot, filled: set[str], tau_s: float) -> str:
     """The text of views.sql for the index at `url`; tables not in `filled` have no file yet and become empty views."""
-    text = _TEMPLATE.read_text()
-    text = text.replace("@dim@", str(snapshot.encoder.dim if snapshot.encoder else 1)).replace("@tau_s@", repr(tau_s))
-    for table in TABLES:
-        text = text.replace(f"@{table}@", _files(url, table) if table in filled else _empty(snapshot, table))
-    return text
+    values = {"dim": str(snapshot.encoder.dim if snapshot.encoder else 1), "tau_s": repr(tau_s)}
+    values |= {table: _files(url, table) if table in filled else _empty(snapshot, table) for table in TABLES}
+    return re.sub("@([a-z_]+)@", lambda found: values[found[1]], _TEMPLATE.read_text())  # one pass: a path may hold @
 
 
 def _files(url: str, table: str) -> str:
     """All files of a table. Older files may lack newer columns: those are matched by name."""
-    place = "coalesce(getvariable('index_url'), '" + url.replace("'", "''") + "')"
+    literal = re.sub(r"[*?\[]", r"[\g<0>]", url).replace("'", "''")  # a path of the index is no pattern
+    place = f"coalesce(getvariable('index_url'), '{literal}')"
     return f"read_parquet({place} || '/{table}/*.parquet', union_by_name => true)"
 
 

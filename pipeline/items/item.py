@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.config import CLIPS_PER_ITEM
 from pipeline.errors import VIDEO_ERRORS, VideoError
+from pipeline.index.names import typed
 from pipeline.index.schemas import EVIDENCE, FINGERPRINTS
 from pipeline.types import ClipFrames, ClipPlan, Decoded, Frames, Probe, digest
 
@@ -318,6 +319,18 @@ def staged_to_row(receipt: Receipt, staged: bytes | None) -> pa.Table:
 def receipt_record(receipt: Receipt) -> dict[str, Any]:
     """A receipt in plain values; it also travels as the metadata of the staged file."""
     return asdict(receipt) | {"seconds": _pairs(receipt.seconds, "seconds")}
+
+
+def receipt_of(item: Item, record: dict[str, Any]) -> Receipt | None:
+    """The receipt of an item that an earlier run staged; None where `record` cannot be of this item."""
+    try:
+        receipt = typed(receipt_from_record(record))
+    except (KeyError, TypeError, ValueError):
+        return None
+    if receipt.failure is not None and receipt.failure.error_class not in VIDEO_ERRORS:
+        return None
+    same = (receipt.item_key, receipt.video_id) == (item.key, item.source.video_id)
+    return receipt if same and 0 <= receipt.n_clips <= len(item.clips) * max(1, len(item.stages)) else None
 
 
 def receipt_from_record(record: dict[str, Any]) -> Receipt:

@@ -1,10 +1,9 @@
 """What a run did: the numbers printed at its end, its row in `runs`, and the check that the books balance."""
 
 import json
-import secrets
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -15,18 +14,11 @@ from pipeline.archive.listing import Listing
 from pipeline.config import IndexConfig
 from pipeline.errors import BooksDoNotBalance, UsageError
 from pipeline.execution.pools import Pools
-from pipeline.index.commits import record_run
-from pipeline.index.schemas import runs_schema
+from pipeline.index.runs import STATUSES, record_run, videos_by_status
 from pipeline.index.snapshot import Index
 
-STATUSES = ("indexed", "partial", "failed", "quarantined", "pending", "deleted")
 POOL_STAGES = {"decode": ("probe", "decode"), "describe": ("embed", "describe")}
 PACKAGES = ("torch", "transformers", "ray", "pyarrow", "av", "decord", "s3fs")
-
-
-def new_run_id() -> str:
-    """Sortable by start time, unique by chance."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 @dataclass
@@ -100,14 +92,13 @@ class RunReport:
         n_failed: int,
         n_tried: int,
     ) -> "RunReport":
-        counted = Counter(index.read("videos", ["status"])["status"].to_pylist())
         return cls(
             run_id=run_id,
             command=command,
-            config=config,
+            config=replace(config, roots=tuple(root.uri for root in listing.roots) or config.roots),  # absolute
             listed=listing.table.num_rows,
             ignored=listing.ignored,
-            counts={status: counted[status] for status in STATUSES},
+            counts=videos_by_status(index),
             watch=watch,
             finished_at=datetime.now(UTC),
             n_failed=n_failed,
@@ -162,6 +153,10 @@ class RunReport:
 
 def publish(index: Index, report: RunReport) -> None:
     """The run's row in `runs`: one file of its own, so that a run with nothing to do changes nothing else."""
+    stages = [
+        {"stage": stage, "items": report.watch.items[stage], "seconds": float(seconds)}
+        for stage, seconds in report.watch.seconds.items()
+    ]
     row = {
         "run_id": report.run_id,
         "started_at": report.watch.started_at,
@@ -171,15 +166,12 @@ def publish(index: Index, report: RunReport) -> None:
         "listed": report.listed,
         "ignored": report.ignored,
         "counts": report.counts,
-        "stages": [
-            {"stage": stage, "items": report.watch.items[stage], "seconds": float(seconds)}
-            for stage, seconds in report.watch.seconds.items()
-        ],
+        "stages": stages,
         "versions": [{"package": package, "version": version(package)} for package in PACKAGES],
         "outcome": report.outcome,
         "exit_code": report.exit_code,
     }
-    record_run(index, report.run_id, pa.Table.from_pylist([row], schema=runs_schema()))
+    record_run(index, row)
 
 
 def check_books(index: Index, listing: Listing) -> None:

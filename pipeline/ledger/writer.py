@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
-from pipeline.index.commits import Drops, commit, drop_everywhere
+from pipeline.index.commits import commit
+from pipeline.index.drops import Drops, drop_everywhere
 from pipeline.index.snapshot import Encoder as IndexEncoder
 from pipeline.index.snapshot import Index
-from pipeline.index.staging import decode_item, staged_path
+from pipeline.index.staging import read_item, staged_path
 from pipeline.items.evidence import Questions
 from pipeline.items.item import Failure, Item, Probed, Receipt, Source, cut_into_items
 from pipeline.items.stored_clips import again_items, answer_items
@@ -239,7 +240,7 @@ class Writer:
 
     def _staged_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
         keys = [receipt.item_key for receipt in w.receipts if receipt.is_staged]
-        staged = [decode_item(self.index.storage.read_bytes(staged_path(key))) for key in keys]
+        staged = [read_item(self.index.storage, staged_path(key)) for key in keys]
         return pa.concat_tables(s["clips"] for s in staged), pa.concat_tables(s["segments"] for s in staged)
 
     def _ledger_table(self, ids: Collection[str]) -> pa.Table:

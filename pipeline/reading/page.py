@@ -192,7 +192,7 @@ def _small_jpeg(thumbnail: bytes | None) -> str | None:
             picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
             small = io.BytesIO()
             picture.convert("RGB").save(small, "JPEG", quality=_JPEG_QUALITY)
-    except OSError:
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
     return base64.b64encode(small.getvalue()).decode()
 

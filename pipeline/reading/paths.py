@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote_to_bytes
 
-from pipeline.storage.places import is_s3
+from pipeline.storage.s3 import is_s3
 
 
 def path_in_root(uri: str, root: str) -> str:

@@ -48,7 +48,7 @@ class Place:
     group: int
 
     def read(self, index: Index, columns: Sequence[str]) -> pa.Table:
-        return index.open_parquet(self.path, self.footer).read_row_group(self.group, list(columns), use_threads=False)
+        return index.row_group(self.path, self.footer, self.group, columns)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _refuse_other_width(snapshot: Snapshot, query: FloatArray) -> None:
 
 def _row_groups(index: Index, snapshot: Snapshot) -> Iterator[Place]:
     for path in snapshot.paths("segments"):
-        footer = index.open_parquet(path).metadata
+        footer = index.footer(path)
         for group in range(footer.num_row_groups):
             yield Place(path, footer, group)
 

@@ -10,7 +10,7 @@ import duckdb
 from pipeline.errors import UsageError
 from pipeline.index.snapshot import Index
 from pipeline.index.views import VIEWS
-from pipeline.storage.places import is_s3, s3
+from pipeline.storage.s3 import is_s3, s3
 
 Output = Literal["table", "csv", "json"]
 _TABLE_ROWS = 1000

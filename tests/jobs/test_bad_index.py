@@ -43,7 +43,7 @@ BAD = {
     "not an index": (not_an_index, "is not an index: it has no _state/snapshot.json"),
     "newer": (newer, "was written with schema version 99; this program reads up to"),
     "damaged": (damaged, "is not a snapshot of an index"),
-    "empty": (empty, "holds no vectors yet: nothing was indexed|records no run of jobs.index"),
+    "empty": (empty, "holds no vectors yet: nothing was indexed|records no finished run of jobs.index"),
 }
 
 
@@ -83,4 +83,4 @@ def test_a_refusal_is_json_where_the_log_is(tmp_path: Path, capsys: pytest.Captu
     said = json.loads(capsys.readouterr().err)
     assert said["event"] == "error"
     assert said["exit_code"] == 2
-    assert "records no run of jobs.index" in said["text"]
+    assert "records no finished run of jobs.index" in said["text"]

@@ -17,6 +17,7 @@ from jobs.evaluate import main
         (["--benchmark", "planted", "--items", "100"], "--items 100: expected a positive multiple of 12"),
         (["--benchmark", "planted", "--methods", "adpat"], "adpat"),
         (["--benchmark", "planted", "--reference", "none"], "--reference none: expected a method that prunes"),
+        (["--benchmark", "planted", "--captions", "1201"], "--captions 1201: expected 0 to 1200"),
         (["--benchmark", "planted", "--margin", "0"], "--margin 0: expected points above 0"),
         (["--benchmark", "planted", "--p", "0"], "--p 0: expected numbers above 0"),
         (["--benchmark", "planted", "--model", "./nowhere"], "--model ./nowhere"),
@@ -47,7 +48,7 @@ def test_damaged_weights_are_one_clear_line(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_smoke_of_120_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten held-out items a type. builtin tells what there is, and AdaTP spends what its schedule allows."""
-    flags = ["--items", "120", "--methods", "adatp", "--output", str(tmp_path)]
+    flags = ["--items", "120", "--methods", "adatp", "--captions", "4", "--output", str(tmp_path)]
     assert main(["--benchmark", "planted", *flags]) == 0
     printed = capsys.readouterr().out.strip().splitlines()
     summary = json.loads(printed[-1])
@@ -57,6 +58,10 @@ def test_a_smoke_of_120_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert {"presence", "colour", "shape"} <= set(summary["gated"])
     assert len(summary["gated"]) >= 6
     assert summary["lost"] == []
+    captions = pq.read_table(tmp_path / "captions.parquet").to_pylist()
+    assert len(captions) == 2 * 4
+    assert all(0 <= row["n_right"] <= row["n_facts"] for row in captions)
+    assert summary["captions"]["none@0"] > 0.5
     table = pq.read_table(tmp_path / "answers.parquet")
     assert table.num_rows == 2 * 120
     assert set(table["method"].to_pylist()) == {"none", "adatp"}

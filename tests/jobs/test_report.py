@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 import jobs.report
-from pipeline.index.commits import commit, record_run
+from pipeline.index.commits import commit
+from pipeline.index.runs import record_run
 from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import Rows, encode_item, stage
@@ -62,7 +63,7 @@ def make_index(folder: Path, n: int) -> Index:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     run = {"run_id": "run-1", "started_at": now, "finished_at": now, "command": "index", "config": "{}", "listed": n}
     run |= {"ignored": 0, "outcome": "ok", "exit_code": 0, "counts": {}, "stages": [], "versions": []}
-    record_run(index, "run-1", pa.Table.from_pylist([run], schema=table_schema("runs", DIM)))
+    record_run(index, run)
     return index
 
 

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.archive.listing import SCHEMA, VIDEO_EXTENSIONS, Listing, file_uri, list_archive, path_of
+from pipeline.archive.folders import file_uri, path_of
+from pipeline.archive.listing import SCHEMA, Listing, list_archive
+from pipeline.archive.patterns import VIDEO_EXTENSIONS
 from pipeline.errors import UsageError
 from pipeline.storage.places import open_storage
 from pipeline.types import video_id_of
@@ -220,7 +222,7 @@ def test_manifests_that_are_not_what_they_say_are_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("missing", "no such file or folder"), ("empty", "no video found"), ("nowhere/*.mp4", "no such folder")],
+    [("missing", "not found; expected a file"), ("empty", "no video found"), ("nowhere/*.mp4", "no such folder")],
 )
 def test_what_lists_nothing_is_said_in_one_line(given: str, said: str, tmp_path: Path) -> None:
     touch(tmp_path, "empty/readme.txt")

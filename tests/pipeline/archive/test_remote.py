@@ -15,7 +15,7 @@ from pipeline.decoding.ffmpeg import probe
 from pipeline.decoding.ffmpeg.video import Video
 from pipeline.decoding.sampling import parse_sampling, plan_clips
 from pipeline.errors import ChangedWhileRead, ReadFailed
-from pipeline.storage.places import S3Storage
+from pipeline.storage.s3 import S3Storage
 from pipeline.types import Bounds, Decoded, Probe, ResizeRecipe
 from tests.fault_proxy import FaultProxy
 from tests.long_videos import render_piece, repeat

@@ -8,7 +8,8 @@ import os
 import signal
 from collections.abc import Callable
 
-from pipeline.storage.places import LocalStorage, S3Storage
+from pipeline.storage.local import LocalStorage
+from pipeline.storage.s3 import S3Storage
 
 
 class Killed(BaseException):

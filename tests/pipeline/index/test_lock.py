@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.errors import IndexLocked
 from pipeline.index.lock import LEASE, Lease, index_lock
-from pipeline.storage.places import S3Storage, open_storage
+from pipeline.storage.places import open_storage
+from pipeline.storage.s3 import S3Storage
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 _HOLDER = """

@@ -16,9 +16,10 @@ import jobs.purge
 import jobs.status
 import jobs.verify
 from pipeline.index import commits
-from pipeline.index.commits import commit, record_run
+from pipeline.index.commits import commit
 from pipeline.index.lock import index_lock
-from pipeline.index.schemas import SCHEMA_VERSION, table_schema
+from pipeline.index.runs import record_run
+from pipeline.index.schemas import SCHEMA_VERSION
 from pipeline.index.snapshot import SNAPSHOT, Index
 from pipeline.index.staging import encode_item, stage
 from pipeline.index.verify import RULES, verify
@@ -29,11 +30,11 @@ Row = dict[str, Any]
 NAN = float("nan")
 
 
-def run_row(**counts: int) -> pa.Table:
+def run_row(**counts: int) -> dict[str, Any]:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     row = {"run_id": "run-1", "started_at": now, "finished_at": now, "command": "index", "config": "{}", "listed": 4}
     row |= {"ignored": 0, "outcome": "ok", "exit_code": 0, "counts": counts, "stages": [], "versions": []}
-    return pa.Table.from_pylist([row], schema=table_schema("runs", DIM))
+    return row
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def index(tmp_path: Path) -> Index:
     failed = with_values(video_rows(3, status="failed"), error_class="NoFrames", n_clips=None)
     videos = pa.concat_tables([video_rows(0, 1, 2), failed, video_rows(4, status="deleted", n_clips=0)])
     commit(index, ["item-0", "item-1", "item-2"], videos, error_rows(3))
-    record_run(index, "run-1", run_row(indexed=3, failed=1, deleted=1))
+    record_run(index, run_row(indexed=3, failed=1, deleted=1))
     return index
 
 
@@ -70,7 +71,7 @@ def edit(index: Index, table: str, change: Callable[[list[Row]], Any]) -> None:
     result = change(changed)
     schema = rows.schema.set(0, rows.schema.field(0))
     data = pa.Table.from_pylist(result if isinstance(result, list) else changed, schema=schema)
-    index.storage.write_atomic(path, commits._parquet(table, data))
+    index.storage.write_atomic(path, commits.parquet(table, data))
     if table != "runs":
         snapshot = index.snapshot()
         files = {**snapshot.files, table: {path.partition("/")[2]: len(data)}}

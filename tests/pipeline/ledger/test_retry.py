@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
-from pipeline.index.commits import commit, record_run
+from pipeline.index.commits import commit
+from pipeline.index.runs import STATUSES, last_config, record_run
 from pipeline.index.schemas import runs_schema, videos_schema
 from pipeline.index.snapshot import Index
 from pipeline.ledger.plan import plan_run
-from pipeline.ledger.retry import last_config, to_retry
-from pipeline.ledger.run_report import STATUSES
+from pipeline.ledger.retry import to_retry
 from tests.jobs.conftest import job
 from tests.pipeline.archive_rows import ENCODER, video_rows
 from tests.pipeline.ledger.test_plan import RECIPE, ledger, listing
@@ -40,7 +40,7 @@ def log_run(index: Index, run_id: str, command: str, config: str) -> None:
     row = dict.fromkeys(runs_schema().names) | {"run_id": run_id, "command": command, "config": config}
     row |= {"started_at": at, "finished_at": at, "listed": 0, "ignored": 0, "outcome": "ok", "exit_code": 0}
     row |= {"counts": dict.fromkeys(STATUSES, 0), "stages": [], "versions": []}
-    record_run(index, run_id, pa.Table.from_pylist([row], schema=runs_schema()))
+    record_run(index, row)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_last_runs_configuration_is_taken(index: Index) -> None:
     log_run(index, "3", "purge", "{}")
     assert last_config(index) == CONFIG
     log_run(index, "4", "index", '{"roots": [], "renamed": 1}')
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is not a configuration"):
         last_config(index)
 
 

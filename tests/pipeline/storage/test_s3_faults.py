@@ -7,11 +7,12 @@ import pytest
 
 from pipeline.archive.listing import list_archive
 from pipeline.archive.remote import RemoteCopy
-from pipeline.index.commits import commit, drop_everywhere, roll_forward
+from pipeline.index.commits import commit, roll_forward
+from pipeline.index.drops import drop_everywhere
 from pipeline.index.lock import index_lock
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import encode_item, stage
-from pipeline.storage.places import S3Storage
+from pipeline.storage.s3 import S3Storage
 from tests.fault_proxy import FaultProxy
 from tests.pipeline.archive_rows import ENCODER, id_of, item_rows, video_rows
 from tests.pipeline.index.test_commits import tables_of

@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.storage.places import LocalStorage, S3Storage, check_writable, open_storage
+from pipeline.storage.base import check_writable
+from pipeline.storage.local import LocalStorage
+from pipeline.storage.places import open_storage
+from pipeline.storage.s3 import S3Storage
 
 
 def test_what_is_written_is_read_and_listed(url: str) -> None:

@@ -42,7 +42,7 @@ def in_fresh_process(code: str, variables: dict[str, str]) -> subprocess.Complet
 def test_storage_and_listing(swift: dict[str, str]) -> None:
     code = f"""
 from pipeline.archive.listing import list_archive
-from pipeline.storage.places import S3Storage
+from pipeline.storage.s3 import S3Storage
 storage = S3Storage("s3://{BUCKET}/a")
 storage.write_atomic("x y+z.mp4", b"1")
 storage.write_atomic("é.mp4", b"22")
@@ -64,7 +64,7 @@ def test_a_video_is_read_by_ranges(swift: dict[str, str], tmp_path: Path) -> Non
     (tmp_path / "data").write_bytes(data)
     code = f"""
 from pipeline.archive.remote import RemoteCopy
-from pipeline.storage.places import S3Storage
+from pipeline.storage.s3 import S3Storage
 data = open({str(tmp_path / "data")!r}, "rb").read()
 S3Storage("s3://{BUCKET}").write_atomic("big.mp4", data)
 with RemoteCopy("s3://{BUCKET}/big.mp4") as copy:
@@ -78,7 +78,7 @@ with RemoteCopy("s3://{BUCKET}/big.mp4") as copy:
 
 @pytest.mark.parametrize("wrong", [{"AWS_SECRET_ACCESS_KEY": "not it"}, {"AWS_ACCESS_KEY_ID": "test:nobody"}])
 def test_a_wrong_signature_is_refused_and_said(swift: dict[str, str], wrong: dict[str, str], tmp_path: Path) -> None:
-    code = f'from pipeline.storage.places import S3Storage; S3Storage("s3://{BUCKET}").read_bytes("x")'
+    code = f'from pipeline.storage.s3 import S3Storage; S3Storage("s3://{BUCKET}").read_bytes("x")'
     done = in_fresh_process(code, swift | wrong)
     assert "PermissionError" in done.stderr
     job = [
@@ -100,7 +100,7 @@ def test_a_wrong_signature_is_refused_and_said(swift: dict[str, str], wrong: dic
 
 def test_an_index_cannot_lie_there_and_that_is_said(swift: dict[str, str]) -> None:
     code = f"""
-from pipeline.storage.places import S3Storage
+from pipeline.storage.s3 import S3Storage
 storage = S3Storage("s3://{BUCKET}/c")
 storage.write_atomic("snapshot", b"1")
 _, tag = storage.read_tagged("snapshot")
