@@ -27,7 +27,7 @@ def video(
     rate: Fraction = Fraction(25), path: str = "1999/tape01.mp4", number: int = 1, vfr: bool = False
 ) -> SourceVideo:
     return SourceVideo(
-        f"{number:032x}", f"file:///a/{number}.mp4", path, path.rpartition("/")[2], "v", rate, vfr, 7300.0
+        f"{number:032x}", f"file:///a/{number}.mp4", "file:///a", path, path.rpartition("/")[2], "v", rate, vfr, 7300.0
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from jobs import query
 from pipeline.errors import UsageError
 from pipeline.reading.sql import run_sql
-from pipeline.storage.places import s3
+from pipeline.storage.s3 import s3
 from tests.conftest import Walk
 
 SELECT = "SELECT name, status, 'a, \"b\"' AS odd, [1, 2] AS numbers FROM videos ORDER BY name"
