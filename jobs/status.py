@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from jobs import cli
 from pipeline.index.commit_plan import open_commit
-from pipeline.index.runs import STATUSES
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import staged_keys
+from pipeline.types import STATUSES
 
 _RUN_COLUMNS = ["run_id", "started_at", "finished_at", "command", "listed", "ignored", "outcome", "exit_code"]
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from pipeline.errors import UsageError
-from pipeline.types import Bounds, ResizeRecipe, digest, text_id_of
+from pipeline.types import EMBED, KINDS, SAMPLE, Bounds, Kind, ResizeRecipe, Target, digest
 
 STAGE_VERSION = {"sample": 1, "embed": 1, "caption": 1, "answer": 1}
 """Raised by hand when a stage's code changes what its rows hold."""
@@ -58,7 +58,7 @@ class IndexConfig:
     limit: int | None = None  # videos taken up in this run; the rest stay pending
     budget_s: float | None = None  # no work is begun after this long; what is unfinished then stays pending
     budget_gpu_s: float | None = None  # the same in seconds of GPUs held: two GPUs spend it in half the time
-    redo: str | None = None  # earliest stage to make again where the recipe differs from the index's own
+    redo: Kind | None = None  # earliest stage to make again where the recipe differs from the index's own
     max_failed: int | None = None  # newly failed videos tolerated; None: half of them and at least 20
     keep_frames: bool = True
     device: str = "auto"
@@ -75,8 +75,8 @@ class IndexConfig:
             raise UsageError(f"--max-new-tokens {self.max_new_tokens} given; expected at least 1")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit {self.limit} given; expected at least 1")
-        if self.redo not in (None, "sample", "embed", "caption", "answer"):
-            raise UsageError(f"--redo {self.redo!r} is unknown; expected sample, embed, caption or answer")
+        if self.redo not in (None, *KINDS):
+            raise UsageError(f"--redo {self.redo!r} is unknown; expected one of {', '.join(KINDS)}")
         for text in self.texts:
             if not text.strip():
                 raise UsageError("an empty question or caption prompt was given; expected some words")
@@ -120,13 +120,13 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a run's rows. `wanted` are the stages this command asks for; `fingerprints` and `texts` also cover
+    """What decides a run's rows. `wanted` are the targets of this command; `fingerprints` and `texts` also cover
     prompts and questions that the index holds already, so that a changed video gets back what it had.
     """
 
-    wanted: tuple[str, ...]
-    fingerprints: dict[str, str]  # stage -> digest
-    texts: dict[str, str]  # caption and answer stages -> words
+    wanted: tuple[Target, ...]
+    fingerprints: dict[Target, str]
+    texts: dict[Target, str]  # captions and answers -> what is asked
 
     @classmethod
     def of(
@@ -135,22 +135,21 @@ class Recipe:
         model: ModelIdentity,
         encoder: ModelIdentity,
         thresholds: Thresholds,
-        known_texts: dict[str, str],
-        standing: dict[str, str] | None = None,
+        known_texts: dict[Target, str],
+        standing: dict[Target, str] | None = None,
     ) -> "Recipe":
-        """`standing`: questions kept with the index, by stage; wanted like those of the command."""
-        asked = (standing or {}) | {answer_stage(question, "video"): question for question in config.questions}
+        """`standing`: questions kept with the index; wanted like those of the command."""
+        asked = (standing or {}) | {Target.answer(question, "video"): question for question in config.questions}
         if config.caption_prompt is not None:
-            asked[caption_stage(config.caption_prompt)] = config.caption_prompt
+            asked[Target.caption(config.caption_prompt)] = config.caption_prompt
         texts = known_texts | asked
         sample = digest("sample", str(STAGE_VERSION["sample"]), config.sampling, str(FRAMES_PER_CLIP))
         embed = digest("embed", str(STAGE_VERSION["embed"]), sample, encoder.id, repr(encoder.resize), repr(thresholds))
         says = (model.id, repr(model.resize), config.prune, repr(config.p), str(config.max_new_tokens))
-        fingerprints = {"sample": sample, "embed": embed}
-        for stage, text in texts.items():
-            kind = stage.split(":")[0]
-            fingerprints[stage] = digest(kind, str(STAGE_VERSION[kind]), embed, *says, text)
-        return cls(("sample", "embed", *sorted(asked)), fingerprints, texts)
+        fingerprints = {SAMPLE: sample, EMBED: embed}
+        for target, text in texts.items():
+            fingerprints[target] = digest(target.kind, str(STAGE_VERSION[target.kind]), embed, *says, text)
+        return cls((SAMPLE, EMBED, *sorted(asked)), fingerprints, texts)
 
 
 @dataclass(frozen=True)
@@ -168,11 +167,3 @@ class DescribeSetup:
     device: str  # "auto": a GPU where torch sees one
     run_id: str
     abstain_below: float | None = None  # relevance below which jobs.ask puts no question; None: all are put
-
-
-def caption_stage(prompt: str) -> str:
-    return f"caption:{text_id_of('prompt', prompt)}"
-
-
-def answer_stage(question: str, scope: str) -> str:
-    return f"answer:{text_id_of('question', question)}:{scope}"

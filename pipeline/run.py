@@ -26,13 +26,14 @@ from pipeline.index.thresholds import keep_thresholds
 from pipeline.index.views import publish_views
 from pipeline.items.item import Item, Receipt, receipt_of
 from pipeline.ledger.estimate import Ratios, estimate, probed_hours, ratios_of
-from pipeline.ledger.plan import PLAN_COLUMNS, REDO_ORDER, Plan, Todo, known_videos, plan_run
+from pipeline.ledger.plan import PLAN_COLUMNS, Plan, Todo, known_videos, plan_run
 from pipeline.ledger.prepare import Prepared
 from pipeline.ledger.progress import Progress, Say
 from pipeline.ledger.run_report import RunReport, Stopwatch, check_books, publish
 from pipeline.ledger.writer import Writer
 from pipeline.models.ready import make_ready
 from pipeline.storage.places import open_storage
+from pipeline.types import KINDS, Target
 
 if TYPE_CHECKING:
     from pipeline.execution.on_ray import Workers
@@ -90,7 +91,7 @@ def dry_run(prepared: Prepared, probe: bool = False) -> str:
     sizes = table["size_bytes"].to_pylist()
     for reason in sorted({todo.reason for todo in plan.todo}):
         mine = [todo for todo in plan.todo if todo.reason == reason]
-        stages = sorted({stage.split(":")[0] for todo in mine for stage in todo.stages})
+        stages = sorted({target.kind for todo in mine for target in todo.targets})
         read = sum(sizes[todo.row] for todo in mine)
         lines.append(f"  {reason:<9} {len(mine):>7} videos {read / 1e6:>10.1f} MB   {', '.join(stages)}")
         lines.append(f"            {_cost(prepared, mine, ratios, probe)}")
@@ -101,7 +102,7 @@ def dry_run(prepared: Prepared, probe: bool = False) -> str:
 
 def _cost(prepared: Prepared, mine: Sequence[Todo], ratios: Ratios | None, probe: bool) -> str:
     rows = prepared.listing.table.take([todo.row for todo in mine])
-    n_prompts = max(sum(":" in stage for stage in todo.stages) for todo in mine)
+    n_prompts = max(sum(bool(target.id) for target in todo.targets) for todo in mine)
     hours, unread = probed_hours(rows, prepared.config) if probe else (None, 0)
     line = estimate(ratios, rows["size_bytes"].to_pylist(), n_prompts, hours)
     return f"{line}; {unread} have no header that can be read" if unread else line
@@ -197,16 +198,16 @@ def ledger_of(index: Index) -> pa.Table:
 
 def recipe_for(prepared: Prepared, index: Index | None) -> Recipe:
     """What this command asks for, and the texts of prompts and questions that the index holds."""
-    texts: dict[str, str] = {}
-    standing: dict[str, str] = {}
+    texts: dict[Target, str] = {}
+    standing: dict[Target, str] = {}
     if index is not None:
         standing = read_standing(index)
         prompts = index.read("captions", ["prompt_id", "prompt"])
         for row in prompts.group_by(prompts.column_names).aggregate([]).to_pylist():
-            texts[f"caption:{row['prompt_id']}"] = row["prompt"]
+            texts[Target(f"caption:{row['prompt_id']}")] = row["prompt"]
         asked = index.read("answers", ["question_id", "question", "scope"])
         for row in asked.group_by(asked.column_names).aggregate([]).to_pylist():
-            texts[f"answer:{row['question_id']}:{row['scope']}"] = row["question"]
+            texts[Target(f"answer:{row['question_id']}:{row['scope']}")] = row["question"]
     identities = (prepared.model.identity, prepared.encoder.identity)
     return Recipe.of(prepared.config, *identities, prepared.thresholds, texts, standing)
 
@@ -219,7 +220,7 @@ def refuse_conflicts(plan: Plan) -> None:
     """A mistyped nightly flag must not redo an archive."""
     if plan.conflicts:
         stages = ", ".join(f"{n} clips from `{stage}`" for stage, n in sorted(plan.conflicts.items()))
-        earliest = min(plan.conflicts, key=REDO_ORDER.index)
+        earliest = min(plan.conflicts, key=KINDS.index)
         raise UsageError(
             f"this command's recipe differs from the index's own and would redo {stages}; "
             f"if that is meant, add --redo {earliest}; if not, use the flags the index was made with"

@@ -5,7 +5,9 @@ Times are float64 seconds from the first frame a full decode outputs; intervals 
 """
 
 import hashlib
+import re
 from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,63 @@ def segment_id_of(clip_id: str, segment_index: int) -> str:
 def text_id_of(kind: str, text: str) -> str:
     """prompt_id (`kind` "prompt") or question_id ("question"): the same words are the same row."""
     return digest(kind, text)[:16]
+
+
+Kind = Literal["sample", "embed", "caption", "answer"]
+Scope = Literal["video", "clip"]
+Mode = Literal["index", "again"]
+ItemKind = Literal["index", "again", "answer"]
+Status = Literal["indexed", "partial", "failed", "quarantined", "pending", "deleted"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In the order of the chain: what one of them decides, those after it build on."""
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+_TARGET = re.compile(r"(sample|embed)|caption:([0-9A-Za-z_-]+)|answer:([0-9A-Za-z_-]+):(video|clip)")
+
+
+class Target(str):
+    """What a video's rows are made for: `sample`, `embed`, `caption:<prompt_id>` or `answer:<question_id>:<scope>`.
+
+    It is this text, which the column `fingerprints` stores; `kind`, `id` and `scope` are its parts. ValueError for
+    other text.
+    """
+
+    kind: Kind
+    id: str  # of the prompt or question; "" for what asks nothing
+    scope: Scope | None  # of a question
+
+    def __new__(cls, text: str) -> "Target":
+        if not _TARGET.fullmatch(text):
+            raise ValueError(f"{text!r} given; expected sample, embed, caption:ID or answer:ID:video or :clip")
+        target = super().__new__(cls, text)
+        kind, _, rest = text.partition(":")
+        target.kind = cast(Kind, kind)
+        target.id, _, scope = rest.partition(":")
+        target.scope = cast(Scope, scope) if scope else None
+        return target
+
+    @classmethod
+    def caption(cls, prompt: str) -> "Target":
+        return cls(f"caption:{text_id_of('prompt', prompt)}")
+
+    @classmethod
+    def answer(cls, question: str, scope: Scope) -> "Target":
+        return cls(f"answer:{text_id_of('question', question)}:{scope}")
+
+    @property
+    def subkey(self) -> str:
+        """What tells its rows apart from others of the same video: `<prompt_id>` or `<question_id>:<scope>`."""
+        return self.partition(":")[2]
+
+    @property
+    def asks_video(self) -> bool:
+        """Whether it is a question on a whole video."""
+        return self.scope == "video"
+
+
+SAMPLE, EMBED = Target("sample"), Target("embed")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pipeline.archive.folders import path_of
 from pipeline.archive.listing import SCHEMA as LISTING_SCHEMA
 from pipeline.archive.listing import Listing
 from pipeline.archive.recorded import refuse_strangers
-from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe, answer_stage
+from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
 from pipeline.errors import UsageError
 from pipeline.execution.pools import ClusterOptions
 from pipeline.index.commits import commit, roll_forward
@@ -41,6 +41,7 @@ from pipeline.models.ready import make_ready
 from pipeline.reading.search import best_relevance, encoder_of, filterable_schema, with_videos
 from pipeline.run import WAVE_VIDEOS, staged_or_run
 from pipeline.storage.s3 import bucket_and_key, is_s3
+from pipeline.types import EMBED, SCOPES, Scope, Target
 
 if TYPE_CHECKING:
     from pipeline.asking.abstain import Place
@@ -56,7 +57,7 @@ class Asking:
 
     index: str
     questions: tuple[str, ...]  # choices, if any, are part of the text
-    scope: str = "video"
+    scope: Scope = "video"
     where: str | None = None
     top: int | None = None
     standing: bool = False
@@ -69,7 +70,7 @@ class Asking:
             raise UsageError("no question given; expected --question TEXT or --questions FILE")
         if any(not question.strip() for question in self.questions):
             raise UsageError("an empty question was given; expected some words")
-        if self.scope not in ("video", "clip"):
+        if self.scope not in SCOPES:
             raise UsageError(f"--scope {self.scope!r} given; expected video or clip")
         if self.top is not None and self.top < 1:
             raise UsageError(f"--top {self.top} given; expected at least 1")
@@ -82,8 +83,8 @@ class Asking:
             Where(self.where, self.filterable)
 
     @property
-    def stages(self) -> dict[str, str]:
-        return {answer_stage(question, self.scope): question for question in self.questions}
+    def targets(self) -> dict[Target, str]:
+        return {Target.answer(question, self.scope): question for question in self.questions}
 
     @property
     def table(self) -> str:
@@ -107,12 +108,12 @@ class AskReport:
 
 @dataclass
 class _Pending:
-    """What one video is still asked: stage -> clip_ids ([None] for the whole video)."""
+    """What one video is still asked: target -> clip_ids ([None] for the whole video)."""
 
     video: dict[str, Any]
-    stages: dict[str, list[str | None]] = field(default_factory=dict)
-    replaced: set[str] = field(default_factory=set)  # stages whose rows give way to new ones
-    whole: set[str] = field(default_factory=set)  # stages that every clip will have
+    targets: dict[Target, list[str | None]] = field(default_factory=dict)
+    replaced: set[Target] = field(default_factory=set)  # targets whose rows give way to new ones
+    whole: set[Target] = field(default_factory=set)  # targets that every clip will have
 
 
 def prepare_ask(asking: Asking, thresholds_file: Path | None = None) -> Prepared:
@@ -133,13 +134,13 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         if (finished := roll_forward(index)) is not None:
             say(f"finished commit {finished}, which an earlier run left open")
         identities = (prepared.model.identity, prepared.encoder.identity)
-        recipe = Recipe.of(prepared.config, *identities, prepared.thresholds, asking.stages)
+        recipe = Recipe.of(prepared.config, *identities, prepared.thresholds, asking.targets)
         _refuse_other_recipe(index, recipe)
         writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
         abstain_below = prepared.thresholds.tau_t if asking.abstain_below is None else asking.abstain_below
         wanted, questions = _chosen(index, asking, writer)
         pending, n_there = _pending(index, prepared.listing, wanted, recipe, abstain_below)
-        n_asked = sum(len(ids) for p in pending for ids in p.stages.values())
+        n_asked = sum(len(ids) for p in pending for ids in p.targets.values())
         say(f"{n_asked} to ask, {n_there} answered already", event="plan", run_id=run_id)
         failed = 0
         if pending:
@@ -148,7 +149,7 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
             questions = questions or _embed(writer)
             failed = _work(pending, writer, questions, abstain_below, cluster, say)
         if asking.standing:
-            keep_standing(index, asking.stages)
+            keep_standing(index, asking.targets)
         config = replace(prepared.config, questions=asking.questions)
         publish(index, RunReport.of(run_id, "ask", config, index, prepared.listing, watch, failed, len(pending)))
     return AskReport(run_id, n_asked, n_there, failed, _answers(index, asking, wanted))
@@ -156,15 +157,15 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
 
 def _refuse_other_recipe(index: Index, recipe: Recipe) -> None:
     made = set(pc.unique(index.read("clips", ["fingerprint"])["fingerprint"]).to_pylist())
-    if made - {recipe.fingerprints["embed"]}:
+    if made - {recipe.fingerprints[EMBED]}:
         raise UsageError(
             f"the clips of {index.url} were not made as its last run of jobs.index was configured; "
             "expected the same sampling, encoder and --thresholds"
         )
 
 
-def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[str, dict[str, str]], Questions | None]:
-    """What each question is asked of: stage -> {video_id or clip_id: video_id}; and vectors, if choosing took them."""
+def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[Target, dict[str, str]], Questions | None]:
+    """What each question is asked of: target -> {video_id or clip_id: video_id}; and vectors, if choosing took them."""
     rows = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
     names = asking.filterable.names
     if asking.scope == "clip":
@@ -175,27 +176,27 @@ def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[str, dic
     ids, videos = rows[f"{asking.scope}_id"].to_pylist(), rows["video_id"].to_pylist()
     everything = dict(sorted(zip(ids, videos, strict=True)))
     if asking.top is None or not everything:
-        return dict.fromkeys(asking.stages, everything), None
+        return dict.fromkeys(asking.targets, everything), None
     questions = _embed(writer)
     return _most_relevant(index, asking, everything, questions, asking.top), questions
 
 
 def _most_relevant(
     index: Index, asking: Asking, everything: dict[str, str], questions: Questions, top: int
-) -> dict[str, dict[str, str]]:
+) -> dict[Target, dict[str, str]]:
     import numpy as np
 
-    stages = list(asking.stages)
-    best = best_relevance(index, f"{asking.scope}_id", np.stack([questions.vectors[stage] for stage in stages]))
+    targets = list(asking.targets)
+    best = best_relevance(index, f"{asking.scope}_id", np.stack([questions.vectors[target] for target in targets]))
     chosen = {}
-    for at, stage in enumerate(stages):
+    for at, target in enumerate(targets):
         ranked = sorted((key for key in everything if key in best), key=lambda key: (-best[key][at], key))
-        chosen[stage] = {key: everything[key] for key in sorted(ranked[:top])}
+        chosen[target] = {key: everything[key] for key in sorted(ranked[:top])}
     return chosen
 
 
 def _pending(
-    index: Index, listing: Listing, wanted: dict[str, dict[str, str]], recipe: Recipe, abstain_below: float
+    index: Index, listing: Listing, wanted: dict[Target, dict[str, str]], recipe: Recipe, abstain_below: float
 ) -> tuple[list[_Pending], int]:
     """What has no answer of this recipe yet, by video; and how many have one.
 
@@ -207,36 +208,36 @@ def _pending(
     n_clips = dict(zip(clips["video_id"].to_pylist(), clips["clip_id_count"].to_pylist(), strict=True))
     pending: dict[str, _Pending] = {}
     n_there = 0
-    for stage, chosen in wanted.items():
+    for target, chosen in wanted.items():
         by_video: dict[str, set[str]] = {}
         for key, video_id in chosen.items():
             by_video.setdefault(video_id, set()).add(key)
         for video_id, keys in by_video.items():
-            had = existing.get((stage, video_id), {})
+            had = existing.get((target, video_id), {})
             if stale := not all(had.values()):
                 keys |= had.keys()
             ask = sorted(keys if stale else keys - had.keys())
             n_there += len(keys) - len(ask)
             if ask:
                 mine = pending.setdefault(video_id, _Pending(videos[video_id]))
-                is_clip = stage.endswith(":clip")
-                mine.stages[stage] = [key if is_clip else None for key in ask]
-                mine.replaced |= {stage} if stale else set()
-                mine.whole |= {stage} if not is_clip or len(keys | had.keys()) == n_clips[video_id] else set()
+                is_clip = target.scope == "clip"
+                mine.targets[target] = [key if is_clip else None for key in ask]
+                mine.replaced |= {target} if stale else set()
+                mine.whole |= {target} if not is_clip or len(keys | had.keys()) == n_clips[video_id] else set()
     return [pending[video_id] for video_id in sorted(pending)], n_there
 
 
-def _existing(index: Index, recipe: Recipe, abstain_below: float) -> dict[tuple[str, str], dict[str, bool]]:
-    """(stage, video_id) -> {clip_id or video_id: whether its answer is of this recipe and need not be asked again}."""
-    ids = [stage.split(":")[1] for stage in recipe.texts]
+def _existing(index: Index, recipe: Recipe, abstain_below: float) -> dict[tuple[Target, str], dict[str, bool]]:
+    """(target, video_id) -> {clip_id or video_id: whether its answer is of this recipe and need not be asked again}."""
+    ids = [target.id for target in recipe.texts]
     columns = ["video_id", "clip_id", "question_id", "scope", "fingerprint", "abstained", "relevance"]
-    found: dict[tuple[str, str], dict[str, bool]] = {}
+    found: dict[tuple[Target, str], dict[str, bool]] = {}
     for row in index.read("answers", columns, filter=pc.field("question_id").isin(ids)).to_pylist():
-        stage = f"answer:{row['question_id']}:{row['scope']}"
-        is_current = row["fingerprint"] == recipe.fingerprints.get(stage)
+        target = Target(f"answer:{row['question_id']}:{row['scope']}")
+        is_current = row["fingerprint"] == recipe.fingerprints.get(target)
         stands = not row["abstained"] or (row["relevance"] or 0.0) < abstain_below
         key = row["clip_id"] or row["video_id"]
-        found.setdefault((stage, row["video_id"]), {})[key] = is_current and stands
+        found.setdefault((target, row["video_id"]), {})[key] = is_current and stands
     return found
 
 
@@ -313,14 +314,14 @@ def _cut(
 
     segments = segments.sort_by([("clip_id", "ascending"), ("segment_index", "ascending")])
     places = _places(clips, segments)
-    abstained, asked = [], dict[str, list[str | None]]()
-    for stage, ids in p.stages.items():
+    abstained, asked = [], dict[Target, list[str | None]]()
+    for target, ids in p.targets.items():
         for clip_id in ids:
-            shown = nearest(places[clip_id], questions.vectors[stage], stage)
+            shown = nearest(places[clip_id], questions.vectors[target], target)
             if max(shown.relevance) < abstain_below:
                 abstained.append((places[clip_id], shown))
             else:
-                asked.setdefault(stage, []).append(clip_id)
+                asked.setdefault(target, []).append(clip_id)
     w.items = list(_items(w, clips, segments, asked, questions, writer.recipe))
     dim = segments.schema.field("embedding").type.list_size
     setup = _setup(writer, abstain_below)
@@ -344,23 +345,23 @@ def _items(
     w: Work,
     clips: pa.Table,
     segments: pa.Table,
-    asked: dict[str, list[str | None]],
+    asked: dict[Target, list[str | None]],
     questions: Questions,
     recipe: Recipe,
 ) -> Iterator[Item]:
     """Whole videos: the frames that are shown. Clips: those asked the same questions go together."""
-    videos = {stage: questions.vectors[stage] for stage in asked if stage.endswith(":video")}
+    videos = {target: questions.vectors[target] for target in asked if target.asks_video}
     if videos:
         yield from answer_items(w.source, clips, segments, videos, recipe.fingerprints)
-    stages_of: dict[str | None, list[str]] = {}
-    for stage, ids in asked.items():
-        for clip_id in ids if stage.endswith(":clip") else []:
-            stages_of.setdefault(clip_id, []).append(stage)
-    for stages in sorted({tuple(sorted(found)) for found in stages_of.values()}):
-        ids = [clip_id for clip_id, found in stages_of.items() if tuple(sorted(found)) == stages]
+    targets_of: dict[str | None, list[Target]] = {}
+    for target, ids in asked.items():
+        for clip_id in ids if target.scope == "clip" else []:
+            targets_of.setdefault(clip_id, []).append(target)
+    for targets in sorted({tuple(sorted(found)) for found in targets_of.values()}):
+        ids = [clip_id for clip_id, found in targets_of.items() if tuple(sorted(found)) == targets]
         mine = pc.field("clip_id").isin(ids)
         yield from again_items(
-            w.source, clips.filter(mine), segments.filter(mine), stages, recipe.fingerprints, CLIPS_PER_ITEM
+            w.source, clips.filter(mine), segments.filter(mine), targets, recipe.fingerprints, CLIPS_PER_ITEM
         )
 
 
@@ -381,7 +382,7 @@ def _commit(wave: Sequence[_Pending], work: Sequence[Work], writer: Writer) -> i
         if is_failed and p.replaced:
             continue
         inputs += [receipt.item_key for receipt in w.answers if receipt.is_staged]
-        drops += [(w.source.video_id, stage.partition(":")[2]) for stage in p.replaced]
+        drops += [(w.source.video_id, target.subkey) for target in p.replaced]
         if not is_failed:
             rows.append(ledger.video_record(outcome, writer.run_id))
     writer.check_lock()
@@ -390,17 +391,17 @@ def _commit(wave: Sequence[_Pending], work: Sequence[Work], writer: Writer) -> i
     return failed
 
 
-def _answers(index: Index, asking: Asking, wanted: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+def _answers(index: Index, asking: Asking, wanted: dict[Target, dict[str, str]]) -> list[dict[str, Any]]:
     """The answers asked for, by question in the order given, then by name and time."""
     names = index.read("videos", ["video_id", "name"]).to_pylist()
     name_of = {video["video_id"]: video["name"] for video in names}
-    order = {stage.split(":")[1]: at for at, stage in enumerate(asking.stages)}
+    order = {target.id: at for at, target in enumerate(asking.targets)}
     mine = pc.field("question_id").isin(list(order)) & (pc.field("scope") == asking.scope)
     rows = index.read("answers", _SHOWN, filter=mine).to_pylist()
     kept = [
         {"name": name_of[row["video_id"]], **row}
         for row in rows
-        if (row["clip_id"] or row["video_id"]) in wanted[f"answer:{row['question_id']}:{asking.scope}"]
+        if (row["clip_id"] or row["video_id"]) in wanted[Target(f"answer:{row['question_id']}:{asking.scope}")]
     ]
     return sorted(kept, key=lambda row: (order[row["question_id"]], row["name"], row["start_s"]))
 

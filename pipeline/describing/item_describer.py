@@ -24,7 +24,7 @@ from pipeline.items.evidence import FloatArray, Questions, choose_shown, segment
 from pipeline.items.item import Item, Shown
 from pipeline.models.checkpoints import open_model
 from pipeline.models.encoder import Encoder
-from pipeline.types import ClipFrames, Decoded, clip_id_of, segment_id_of
+from pipeline.types import EMBED, ClipFrames, Decoded, Target, clip_id_of, segment_id_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ItemDescriber:
                 self._encoder, self._normalisation, self._setup.thresholds.tau_s, clips, item.has_context
             )
             if embedded:
-                fingerprint = item.fingerprints["embed"]
+                fingerprint = item.fingerprints[EMBED]
                 rows = clip_tables(item.source, embedded, fingerprint, self._by, self._setup.keep_frames)
             seconds["embed"] = seconds.get("embed", 0.0) + time.perf_counter() - started
             started = time.perf_counter()
@@ -109,11 +109,11 @@ class ItemDescriber:
         for clip, visual in zip(embedded, visuals, strict=True):
             asks += self._captions(item, clip.clip, visual, clip.lengths)
             asks += self._of_clip(item, clip.clip, visual, clip.lengths, clip.means)
-        questions = [s for s in item.stages if s.endswith(":video")] if item.n_items == 1 else []
+        questions = [t for t in item.targets if t.asks_video] if item.n_items == 1 else []
         if questions:
             whole, span_s = adatp.Visual.cat(visuals), (embedded[0].clip.start_s, embedded[-1].clip.end_s)
-            for stage in questions:
-                shown = show_whole_video(stage, self._questions[stage], item.source.video_id, embedded)
+            for target in questions:
+                shown = show_whole_video(target, self._questions[target], item.source.video_id, embedded)
                 asks.append(self._answer(item, shown, whole, None, span_s))
         return asks
 
@@ -135,8 +135,8 @@ class ItemDescriber:
         edges_s = [clip.start_s, *(clip.pts_s[i] for i in np.cumsum(lengths)[:-1]), clip.end_s]
         clip_id = clip_id_of(item.source.video_id, clip.clip_index)
         segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(lengths))]
-        for stage in (s for s in item.stages if s.endswith(":clip")):
-            shown = choose_shown(stage, lengths, segment_relevance(means, self._questions[stage]), segments)
+        for target in (t for t in item.targets if t.scope == "clip"):
+            shown = choose_shown(target, lengths, segment_relevance(means, self._questions[target]), segments)
             yield self._answer(item, shown, visual, clip_id, (clip.start_s, clip.end_s))
 
     def _ask_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[Ask]:
@@ -152,33 +152,33 @@ class ItemDescriber:
 
     def _captions(self, item: Item, clip: ClipFrames, visual: adatp.Visual, lengths: Sequence[int]) -> Iterator[Ask]:
         """One ask for each caption prompt. A caption prompt names nothing: global debiasing is off (no relevance)."""
-        for stage in (s for s in item.stages if s.startswith("caption:")):
+        for target in (t for t in item.targets if t.kind == "caption"):
             span = (clip.clip_index, clip.start_s, clip.end_s)
-            text, fingerprint = self._setup.recipe.texts[stage], item.fingerprints[stage]
+            text, fingerprint = self._setup.recipe.texts[target], item.fingerprints[target]
             yield Ask(
                 "captions",
-                self._request(f"{stage}/{clip.clip_index}", visual, lengths, None, stage),
-                partial(caption_record, item.source, span, stage, text, fingerprint, self._by),
+                self._request(f"{target}/{clip.clip_index}", visual, lengths, None, target),
+                partial(caption_record, item.source, span, target, text, fingerprint, self._by),
             )
 
     def _answer(
         self, item: Item, shown: Shown, visual: adatp.Visual, clip_id: str | None, span_s: tuple[float, float]
     ) -> Ask:
         """A question on the frames it is shown; `visual` holds all frames that `shown.places` counts in."""
-        text, fingerprint = self._setup.recipe.texts[shown.stage], item.fingerprints[shown.stage]
-        key = f"{shown.stage}/{clip_id or item.source.video_id}"
+        text, fingerprint = self._setup.recipe.texts[shown.target], item.fingerprints[shown.target]
+        key = f"{shown.target}/{clip_id or item.source.video_id}"
         return Ask(
             "answers",
-            self._request(key, visual[list(shown.places)], shown.lengths, shown.relevance, shown.stage),
+            self._request(key, visual[list(shown.places)], shown.lengths, shown.relevance, shown.target),
             partial(answer_record, item.source, span_s, clip_id, shown, text, fingerprint, self._by),
         )
 
     def _request(
-        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str
+        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, target: Target
     ) -> adatp.Request:
         if self._describer is None:
             raise RuntimeError("nothing can be asked: the run has no prompts, so no Video LLM was loaded")
-        return self._describer.request(key, visual, lengths, relevance, stage)
+        return self._describer.request(key, visual, lengths, relevance, target)
 
 
 def embed_questions(setup: DescribeSetup) -> Questions:
@@ -186,10 +186,10 @@ def embed_questions(setup: DescribeSetup) -> Questions:
     return _embed_questions(Encoder(open_model(setup.encoder, "encoder").path), setup.recipe.texts)
 
 
-def _embed_questions(encoder: Encoder, texts: Mapping[str, str]) -> Questions:
-    asked = {stage: split_choices(text)[0] for stage, text in texts.items() if stage.startswith("answer:")}
+def _embed_questions(encoder: Encoder, texts: Mapping[Target, str]) -> Questions:
+    asked = {target: split_choices(text)[0] for target, text in texts.items() if target.kind == "answer"}
     if not asked:
         return Questions({}, frozenset())
     vectors = encoder.texts(list(asked.values())).numpy()
-    cut = frozenset(stage for stage, text in asked.items() if encoder.is_cut(text))
+    cut = frozenset(target for target, text in asked.items() if encoder.is_cut(text))
     return Questions(dict(zip(asked, vectors, strict=True)), cut)

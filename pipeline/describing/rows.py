@@ -14,7 +14,7 @@ from pipeline.describing.embed import EmbeddedClip
 from pipeline.index.schemas import embedding_type, table_schema
 from pipeline.items.evidence import FloatArray
 from pipeline.items.item import Shown, Source
-from pipeline.types import clip_id_of, segment_id_of
+from pipeline.types import Target, clip_id_of, segment_id_of
 
 Record = dict[str, Any]
 
@@ -30,7 +30,7 @@ class Provenance:
     p: float
     dim: int
     abstain_below: float | None = None  # relevance below which a question is not put to the model
-    cut_questions: frozenset[str] = frozenset()  # stages whose question is longer than the encoder reads
+    cut_questions: frozenset[Target] = frozenset()  # those whose text is longer than the encoder reads
 
 
 def build_table(name: str, dim: int, records: Sequence[Record], vectors: FloatArray | None = None) -> pa.Table:
@@ -80,7 +80,7 @@ def clip_tables(
 def caption_record(
     source: Source,
     clip: tuple[int, float, float],
-    stage: str,
+    target: Target,
     prompt: str,
     fingerprint: str,
     by: Provenance,
@@ -93,7 +93,7 @@ def caption_record(
         **_video(source),
         "start_s": start_s,
         "end_s": end_s,
-        "prompt_id": stage.split(":")[1],
+        "prompt_id": target.id,
         "prompt": prompt,
         "caption": result.text,
         **_pruning(result, by),
@@ -112,11 +112,10 @@ def answer_record(
     result: adatp.Result | None,
 ) -> Record:
     """`result` None: the model was not asked, because nothing was relevant enough; `shown` says what came nearest."""
-    _, question_id, scope = shown.stage.split(":")
     return {
-        "question_id": question_id,
+        "question_id": shown.target.id,
         "question": question,
-        "scope": scope,
+        "scope": shown.target.scope,
         "clip_id": clip_id,
         **_video(source),
         "start_s": span_s[0],
@@ -126,7 +125,7 @@ def answer_record(
         "evidence": list(shown.evidence),
         "abstained": result is None,
         "abstain_below": by.abstain_below,
-        "question_truncated": shown.stage in by.cut_questions,
+        "question_truncated": shown.target in by.cut_questions,
         **(_not_asked(by) if result is None else _pruning(result, by)),
         **_provenance(fingerprint, by),
     }

@@ -17,17 +17,17 @@ from pipeline.describing.embed import EmbeddedClip
 from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items.item import Shown
 from pipeline.models.pixels import normalise
-from pipeline.types import ClipFrames, clip_id_of, segment_id_of
+from pipeline.types import ClipFrames, Target, clip_id_of, segment_id_of
 
 
 @dataclass(frozen=True)
 class Prompting:
-    """How the model is asked: pruning, length, and the texts by stage name (`caption:...`, `answer:...:video`)."""
+    """How the model is asked: pruning, length, and what it is asked."""
 
     prune: str
     p: float
     max_new_tokens: int
-    texts: dict[str, str]
+    texts: dict[Target, str]
 
 
 class Describer:
@@ -56,11 +56,11 @@ class Describer:
         return self._model.encode(pixels, clip.pts_s, visionzip=self._prompting.prune == "visionzip")
 
     def request(
-        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, stage: str
+        self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, target: Target
     ) -> adatp.Request:
-        """The prompt of `stage` on n frames in segments of `lengths`. Without relevance global debiasing is off."""
-        prompt, choices = self._prompting.texts[stage], None
-        if stage.startswith("answer:"):
+        """The prompt of `target` on n frames in segments of `lengths`. Without relevance global debiasing is off."""
+        prompt, choices = self._prompting.texts[target], None
+        if target.kind == "answer":
             prompt, choices = split_choices(prompt)
         return adatp.Request(
             key=key,
@@ -79,7 +79,7 @@ class Describer:
         return self._engine.run(requests)
 
 
-def show_whole_video(stage: str, question: FloatArray, video_id: str, clips: Sequence[EmbeddedClip]) -> Shown:
+def show_whole_video(target: Target, question: FloatArray, video_id: str, clips: Sequence[EmbeddedClip]) -> Shown:
     """What a question (D,) is shown of a video whose clips are all at hand: its most relevant frames, at most 32."""
     lengths = [length for clip in clips for length in clip.lengths]
     relevance = [score for clip in clips for score in segment_relevance(clip.means, question)]
@@ -88,4 +88,4 @@ def show_whole_video(stage: str, question: FloatArray, video_id: str, clips: Seq
         for clip in clips
         for s in range(len(clip.lengths))
     ]
-    return choose_shown(stage, lengths, relevance, segments)
+    return choose_shown(target, lengths, relevance, segments)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -88,8 +88,10 @@ def typed(value: T) -> T:
 
 def _is_a(value: object, kind: Any) -> bool:
     origin, parts = get_origin(kind), get_args(kind)
-    if origin is UnionType:
+    if origin in (Union, UnionType):
         return any(_is_a(value, one) for one in parts)
+    if origin is Literal:
+        return value in parts
     if origin is tuple:
         return isinstance(value, tuple) and all(_is_a(part, parts[0]) for part in value)
     if origin is Mapping:

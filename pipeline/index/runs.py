@@ -16,9 +16,7 @@ from pipeline.index.names import reading, record_of, typed
 from pipeline.index.schemas import runs_schema
 from pipeline.index.snapshot import Index, storage_trouble
 from pipeline.index.table_files import parquet
-from pipeline.types import Bounds
-
-STATUSES = ("indexed", "partial", "failed", "quarantined", "pending", "deleted")
+from pipeline.types import STATUSES, Bounds
 
 
 def new_run_id() -> str:

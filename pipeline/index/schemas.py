@@ -6,6 +6,8 @@ Columns are only ever added. A description travels with each column. `D` is the 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.types import STATUSES, Target
+
 SCHEMA_VERSION = 2
 """2: videos have bytes_read, answers question_truncated and abstain_below."""
 
@@ -186,9 +188,7 @@ def errors_schema() -> pa.Schema:
 
 
 def runs_schema() -> pa.Schema:
-    counts = pa.struct(
-        [pa.field(s, _I64) for s in ("indexed", "partial", "failed", "quarantined", "pending", "deleted")]
-    )
+    counts = pa.struct([pa.field(status, _I64) for status in STATUSES])
     stages = pa.list_(
         pa.struct([pa.field("stage", _STR), pa.field("items", _I64), pa.field("seconds", _F64)]),
     )
@@ -322,3 +322,8 @@ def _refuse_strange_times(name: str, column: pa.ChunkedArray) -> None:
     ends = pc.min_max(column.cast(pa.int64())).as_py()
     if ends["min"] is not None and not 0 <= ends["min"] <= ends["max"] < 253_402_300_800_000_000:  # the year 10000
         raise ValueError(f"a {name} outside of 1970 to 9999")
+
+
+def table_of(target: Target) -> str:
+    """The table that holds what a prompt or question was answered with."""
+    return {"caption": "captions", "answer": "answers"}[target.kind]

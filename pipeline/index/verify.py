@@ -14,10 +14,9 @@ import pyarrow as pa
 from pipeline.errors import UsageError
 from pipeline.index import staging
 from pipeline.index.commit_plan import open_commit
-from pipeline.index.runs import STATUSES
 from pipeline.index.schemas import COMMITTED_TABLES, SCHEMA_VERSION, TABLES, VECTOR_TABLES
 from pipeline.index.snapshot import Index, Snapshot, schema_of
-from pipeline.types import video_id_of
+from pipeline.types import STATUSES, video_id_of
 
 _EXAMPLES = 3
 _UNIT_TOLERANCE = 0.01  # float16 rounding of a unit vector of width 1152 stays below 1e-3; means are shorter

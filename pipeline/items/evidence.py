@@ -9,16 +9,17 @@ import pyarrow as pa
 
 from pipeline.config import FRAMES_PER_CLIP
 from pipeline.items.item import Shown
+from pipeline.types import Target
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions in the encoder's space, by stage (`answer:<question_id>:<scope>`)."""
+    """Questions in the encoder's space."""
 
-    vectors: Mapping[str, FloatArray]  # (D,), unit
-    cut: frozenset[str]  # stages whose text is longer than the encoder reads; the vector is of its beginning
+    vectors: Mapping[Target, FloatArray]  # (D,), unit
+    cut: frozenset[Target]  # those whose text is longer than the encoder reads; the vector is of its beginning
 
 
 def segment_means(frame_vectors: FloatArray, lengths: Sequence[int]) -> FloatArray:
@@ -56,14 +57,14 @@ def select_frames(lengths: Sequence[int], relevance: Sequence[float], budget: in
 
 
 def choose_shown(
-    stage: str, lengths: Sequence[int], relevance: Sequence[float], segments: Sequence[tuple[str, float, float]]
+    target: Target, lengths: Sequence[int], relevance: Sequence[float], segments: Sequence[tuple[str, float, float]]
 ) -> Shown:
     """Frames of the most relevant segments, as `Shown`. `segments` are (segment_id, start_s, end_s), in time order."""
     kept = select_frames(lengths, relevance, FRAMES_PER_CLIP)
     used = [s for s, frames in enumerate(kept) if frames]
     ranked = sorted(used, key=lambda s: (-relevance[s], s))
     return Shown(
-        stage=stage,
+        target=target,
         places=tuple(int(f) for s in used for f in kept[s]),
         lengths=tuple(len(kept[s]) for s in used),
         relevance=tuple(relevance[s] for s in used),

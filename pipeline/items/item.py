@@ -7,7 +7,7 @@ Every map takes one row and gives one row. A failure is the same row with `error
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,9 @@ from pipeline.config import CLIPS_PER_ITEM
 from pipeline.errors import VIDEO_ERRORS, VideoError
 from pipeline.index.names import typed
 from pipeline.index.schemas import EVIDENCE, FINGERPRINTS
-from pipeline.types import ClipFrames, ClipPlan, Decoded, Frames, Probe, digest
+from pipeline.types import EMBED, ClipFrames, ClipPlan, Decoded, Frames, ItemKind, Probe, Target, digest
+
+Text = TypeVar("Text", str, Target)
 
 _STR, _I32, _F64, _BOOL = pa.string(), pa.int32(), pa.float64(), pa.bool_()
 
@@ -39,7 +41,7 @@ class Shown:
     len(places)); `relevance` has one score a group; `evidence` lists all segments shown, most relevant first.
     """
 
-    stage: str
+    target: Target
     places: tuple[int, ...]
     lengths: tuple[int, ...]
     relevance: tuple[float, ...]
@@ -64,12 +66,12 @@ class Item:
     """
 
     source: Source
-    kind: str
+    kind: ItemKind
     index: int
     n_items: int
     clips: tuple[ClipPlan, ...]
-    stages: tuple[str, ...]
-    fingerprints: Mapping[str, str]
+    targets: tuple[Target, ...]
+    fingerprints: Mapping[Target, str]
     has_context: bool = False
     stored: tuple[StoredSegments, ...] = ()
     shown: tuple[Shown, ...] = ()
@@ -77,7 +79,7 @@ class Item:
     @property
     def key(self) -> str:
         """The name of its staged file: same work, same name; anything that changes its rows changes it."""
-        recipe = digest(*(self.fingerprints[stage] for stage in sorted({*self.stages, "embed"})))
+        recipe = digest(*(self.fingerprints[target] for target in sorted({*self.targets, EMBED})))
         times = digest(*(repr(c.targets_s) for c in self.clips))
         return digest("item", self.source.video_id, self.source.version, self.kind, str(self.index), recipe, times)
 
@@ -148,7 +150,7 @@ _PLAN = pa.struct(
 _STORED = pa.struct([("lengths", pa.list_(_I32)), ("vectors", pa.list_(pa.list_(pa.float32())))])
 _SHOWN = pa.struct(
     [
-        ("stage", _STR),
+        ("target", _STR),
         ("places", pa.list_(_I32)),
         ("lengths", pa.list_(_I32)),
         ("relevance", pa.list_(_F64)),
@@ -203,7 +205,7 @@ ITEM_SCHEMA = pa.schema(
         ("index", _I32),
         ("n_items", _I32),
         ("clips", pa.list_(_PLAN)),
-        ("stages", pa.list_(_STR)),
+        ("targets", pa.list_(_STR)),
         ("fingerprints", FINGERPRINTS),
         ("has_context", _BOOL),
         ("stored", pa.list_(_STORED)),
@@ -274,12 +276,12 @@ def item_from_row(row: pa.Table) -> Item:
         index=record["index"],
         n_items=record["n_items"],
         clips=tuple(_clip_plan(c) for c in record["clips"]),
-        stages=tuple(record["stages"]),
-        fingerprints={pair["stage"]: pair["fingerprint"] for pair in record["fingerprints"]},
+        targets=tuple(map(Target, record["targets"])),
+        fingerprints={Target(pair["stage"]): pair["fingerprint"] for pair in record["fingerprints"]},
         has_context=record["has_context"],
         stored=tuple(StoredSegments(tuple(s["lengths"]), tuple(map(tuple, s["vectors"]))) for s in record["stored"]),
         shown=tuple(
-            Shown(s["stage"], *(tuple(s[k]) for k in ("places", "lengths", "relevance", "evidence")))
+            Shown(Target(s["target"]), *(tuple(s[k]) for k in ("places", "lengths", "relevance", "evidence")))
             for s in record["shown"]
         ),
     )
@@ -330,7 +332,7 @@ def receipt_of(item: Item, record: dict[str, Any]) -> Receipt | None:
     if receipt.failure is not None and receipt.failure.error_class not in VIDEO_ERRORS:
         return None
     same = (receipt.item_key, receipt.video_id) == (item.key, item.source.video_id)
-    return receipt if same and 0 <= receipt.n_clips <= len(item.clips) * max(1, len(item.stages)) else None
+    return receipt if same and 0 <= receipt.n_clips <= len(item.clips) * max(1, len(item.targets)) else None
 
 
 def receipt_from_record(record: dict[str, Any]) -> Receipt:
@@ -343,7 +345,7 @@ def receipt_from_record(record: dict[str, Any]) -> Receipt:
     )
 
 
-def _pairs(mapping: Mapping[str, Any], value: str) -> list[dict[str, Any]]:
+def _pairs(mapping: Mapping[Text, Any], value: str) -> list[dict[str, Any]]:
     return [{"stage": stage, value: mapping[stage]} for stage in sorted(mapping)]
 
 
@@ -408,7 +410,7 @@ def in_blocks(rows: Sequence[tuple[pa.Table, int]], n_workers: int) -> list[pa.T
 
 
 def cut_into_items(
-    probed: Probed, stages: Sequence[str], fingerprints: Mapping[str, str], clips_per_item: int
+    probed: Probed, targets: Sequence[Target], fingerprints: Mapping[Target, str], clips_per_item: int
 ) -> list[Item]:
     """A video's clips in runs of `clips_per_item`; every run but the first carries the frame before it as context."""
     runs = [probed.clips[i : i + clips_per_item] for i in range(0, len(probed.clips), clips_per_item)]
@@ -424,7 +426,7 @@ def cut_into_items(
                 index=index,
                 n_items=len(runs),
                 clips=(*context, *run),
-                stages=tuple(stages),
+                targets=tuple(targets),
                 fingerprints=fingerprints,
                 has_context=bool(context),
             )

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.config import CLIPS_PER_ITEM, FRAMES_PER_CLIP
 from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items.item import Item, Shown, Source, StoredSegments
-from pipeline.types import ClipPlan
+from pipeline.types import ClipPlan, Target
 
 FRAMES_PER_ITEM = CLIPS_PER_ITEM * FRAMES_PER_CLIP
 """The size of any other item. Questions share frames, so those of a video this short are one item, however many."""
@@ -23,8 +23,8 @@ def again_items(
     source: Source,
     clips: pa.Table,
     segments: pa.Table,
-    stages: Sequence[str],
-    fingerprints: Mapping[str, str],
+    targets: Sequence[Target],
+    fingerprints: Mapping[Target, str],
     clips_per_item: int,
 ) -> list[Item]:
     """Captions or clip questions on the clips of one video, decoded at their stored times."""
@@ -38,7 +38,7 @@ def again_items(
             index=index,
             n_items=len(groups),
             clips=tuple(_stored_plan(record) for record in group),
-            stages=tuple(stages),
+            targets=tuple(targets),
             fingerprints=fingerprints,
             stored=tuple(stored[record["clip_id"]] for record in group),
         )
@@ -50,10 +50,10 @@ def answer_items(
     source: Source,
     clips: pa.Table,
     segments: pa.Table,
-    questions: Mapping[str, FloatArray],
-    fingerprints: Mapping[str, str],
+    questions: Mapping[Target, FloatArray],
+    fingerprints: Mapping[Target, str],
 ) -> list[Item]:
-    """Questions (stage -> unit vector (D,)) on one whole video: the frames of its most relevant segments."""
+    """Questions (target -> unit vector (D,)) on one whole video: the frames of its most relevant segments."""
     records = segments.sort_by([("clip_id", "ascending"), ("segment_index", "ascending")]).to_pylist()
     means: FloatArray = np.asarray([r["embedding"] for r in records], dtype=np.float32)  # (S, D)
     lengths = [r["n_frames"] for r in records]
@@ -88,13 +88,13 @@ def _answer_item(
     times: Sequence[float],
     end_s: float,
     place: tuple[int, int],
-    fingerprints: Mapping[str, str],
+    fingerprints: Mapping[Target, str],
 ) -> Item:
     """One pseudo-clip holds every frame that some question of the group is shown, once, in time order."""
     wanted = sorted({times[p] for shown in group for p in shown.places})
     position = {time: i for i, time in enumerate(wanted)}
     moved = tuple(
-        Shown(s.stage, tuple(position[times[p]] for p in s.places), s.lengths, s.relevance, s.evidence) for s in group
+        Shown(s.target, tuple(position[times[p]] for p in s.places), s.lengths, s.relevance, s.evidence) for s in group
     )
     return Item(
         source=source,
@@ -102,7 +102,7 @@ def _answer_item(
         index=place[0],
         n_items=place[1],
         clips=(ClipPlan(0, 0.0, end_s, tuple(wanted)),),
-        stages=tuple(s.stage for s in group),
+        targets=tuple(s.target for s in group),
         fingerprints=fingerprints,
         shown=moved,
     )

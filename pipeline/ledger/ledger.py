@@ -21,7 +21,7 @@ from pipeline.errors import NoFrames
 from pipeline.index.schemas import errors_schema, videos_schema
 from pipeline.items.item import Failure, Item, Probed, Receipt
 from pipeline.ledger.plan import MAX_ATTEMPTS, Todo
-from pipeline.types import Probe
+from pipeline.types import Probe, Status, Target
 
 Record = dict[str, Any]
 
@@ -37,7 +37,7 @@ class Outcome:
     receipts: Sequence[Receipt] = ()
     answers: Sequence[Receipt] = ()  # of its answer items
     before: Record | None = None  # row of the ledger, for work on stored clips
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[Target, str] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[tuple[Failure, int | None]]:
@@ -62,12 +62,11 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
     probe = outcome.probed.probe if outcome.probed is not None else None
     failures, n_rows = [failure for failure, _ in outcome.failures], outcome.n_clips
     coverage = _coverage(outcome)
+    status: Status = "indexed"
     if n_rows == 0:
         status = "failed"
     elif failures or (coverage is not None and coverage < 1):
         status = "partial"
-    else:
-        status = "indexed"
     attempts = outcome.todo.attempts + 1 if failures else 0
     if status == "failed" and failures[0].transient and attempts >= MAX_ATTEMPTS:
         status = "quarantined"
@@ -82,12 +81,17 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
         n_clips=_planned_clips(outcome),
         error_class=failures[0].error_class if failures else None,
         attempts=attempts,
-        fingerprints={stage: outcome.fingerprints[stage] for stage in outcome.todo.stages},
+        fingerprints={target: outcome.fingerprints[target] for target in outcome.todo.targets},
     )
 
 
 def untouched_record(
-    listed: Record, status: str, run_id: str, failure: Failure | None, attempts: int = 0, before: Record | None = None
+    listed: Record,
+    status: Status,
+    run_id: str,
+    failure: Failure | None,
+    attempts: int = 0,
+    before: Record | None = None,
 ) -> Record:
     """A video of which nothing was opened: refused by the listing, or left for a later run."""
     error_class = None if failure is None else failure.error_class
@@ -104,21 +108,21 @@ def left_record(listed: Record, before: Record | None, todo: Todo, run_id: str) 
     return None
 
 
-def stages_made(outcome: Outcome) -> list[str]:
-    """Of work on stored clips: the stages whose every item has its rows. Others keep the rows they had."""
+def targets_made(outcome: Outcome) -> list[Target]:
+    """Of work on stored clips: the targets whose every item has its rows. Others keep the rows they had."""
     by_items, by_answers = not any(_failed(outcome.receipts)), not any(_failed(outcome.answers))
-    return [s for s in outcome.todo.stages if (by_answers if s.endswith(":video") else by_items)]
+    return [t for t in outcome.todo.targets if (by_answers if t.asks_video else by_items)]
 
 
 def kept_receipts(outcome: Outcome) -> list[Receipt]:
-    """Receipts whose rows are committed: all, but of work on stored clips only those of stages that were made."""
+    """Receipts whose rows are committed: all, but of work on stored clips only those of targets that were made."""
     if outcome.todo.mode == "index":
         return [*outcome.receipts, *outcome.answers]
     parts = (outcome.receipts, outcome.answers)
     return [receipt for part in parts if not any(_failed(part)) for receipt in part]
 
 
-def changed_status(before: pa.Table, status: str, run_id: str) -> pa.Table:
+def changed_status(before: pa.Table, status: Status, run_id: str) -> pa.Table:
     """The ledger's rows with another status, and nothing else changed."""
     for name, value in _stamp(status, run_id).items():
         place = before.schema.get_field_index(name)
@@ -161,9 +165,9 @@ def _record_again(outcome: Outcome, run_id: str) -> Record:
     """Stored clips were described again: fingerprints move, and a video that lacks what was asked is `partial`."""
     if outcome.before is None:
         raise ValueError(f"{outcome.listed['uri']}: work on stored clips needs the ledger's row")
-    had = {pair["stage"]: pair["fingerprint"] for pair in outcome.before["fingerprints"]}
-    asked = {stage: outcome.fingerprints[stage] for stage in outcome.todo.stages}
-    row = outcome.before | {"fingerprints": _fingerprint_list(had | asked)}
+    stored = {Target(pair["stage"]): pair["fingerprint"] for pair in outcome.before["fingerprints"]}
+    asked = {target: outcome.fingerprints[target] for target in outcome.todo.targets}
+    row = outcome.before | {"fingerprints": _fingerprint_list(stored | asked)}
     status = outcome.before["status"]
     if outcome.failures:
         status = "partial"
@@ -171,7 +175,7 @@ def _record_again(outcome: Outcome, run_id: str) -> Record:
     return row | _stamp(status, run_id)
 
 
-def _stamp(status: str, run_id: str) -> Record:
+def _stamp(status: Status, run_id: str) -> Record:
     return {"status": status, "run_id": run_id, "indexed_at": datetime.now(UTC)}
 
 
@@ -207,9 +211,9 @@ def _record(
     listed: Record,
     run_id: str,
     *,
-    status: str,
+    status: Status,
     attempts: int,
-    fingerprints: Mapping[str, str],
+    fingerprints: Mapping[Target, str],
     probe: Probe | None = None,
     decoder: str | None = None,
     coverage: float | None = None,
@@ -239,6 +243,6 @@ def _probe_columns(probe: Probe) -> Record:
     return {name: getattr(probe, name) for name in names} | {"recorded_at": recorded}
 
 
-def _fingerprint_list(fingerprints: Mapping[str, str]) -> list[dict[str, str]]:
-    """A stage -> fingerprint mapping as the `fingerprints` column of `videos` stores it."""
-    return [{"stage": stage, "fingerprint": fingerprints[stage]} for stage in sorted(fingerprints)]
+def _fingerprint_list(fingerprints: Mapping[Target, str]) -> list[dict[str, str]]:
+    """A target -> fingerprint mapping as the `fingerprints` column of `videos` stores it."""
+    return [{"stage": target, "fingerprint": fingerprints[target]} for target in sorted(fingerprints)]

@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 
 from pipeline.config import Recipe
 from pipeline.errors import VIDEO_ERRORS
+from pipeline.types import EMBED, KINDS, SAMPLE, Kind, Mode, Target
 
 MAX_ATTEMPTS = 3
 """Runs that may fail on a version of a video with a transient error before it is quarantined."""
-
-REDO_ORDER = ("sample", "embed", "caption", "answer")
 
 PLAN_COLUMNS = (
     "video_id",
@@ -38,16 +37,16 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """One video to work on. `stages` are the stage names its rows will be made for.
+    """One video to work on. `targets` are what its rows will be made for.
 
     mode "index": from decoding up, replacing whatever the video had. "again": its clips stay as they are; only
     captions or answers are added or replaced.
     """
 
     row: int  # of the listing
-    mode: str
+    mode: Mode
     reason: str  # new, changed, retry, redo, caption, answer, pending or returned
-    stages: tuple[str, ...]
+    targets: tuple[Target, ...]
     attempts: int  # failed runs on this version so far
 
 
@@ -61,7 +60,7 @@ class Plan:
     unchanged: int = 0
     standing: int = 0  # failed or quarantined earlier, and nothing changed since
     deleted: tuple[str, ...] = ()  # video_ids whose file is gone from a root that was listed whole
-    conflicts: Mapping[str, int] = field(default_factory=dict)  # stage -> clips whose recipe differs from the index's
+    conflicts: Mapping[Kind, int] = field(default_factory=dict)  # earliest kind -> clips of another recipe
 
     @property
     def is_empty(self) -> bool:
@@ -77,7 +76,7 @@ class _Known:
     error_class: str | None
     attempts: int
     n_clips: int | None
-    had: Mapping[str, str]  # stage -> fingerprint; one mapping for all videos of one recipe
+    had: Mapping[Target, str]  # fingerprints; one mapping for all videos of one recipe
 
 
 def known_videos(batches: Iterable[pa.RecordBatch]) -> pa.Table:
@@ -106,7 +105,7 @@ def plan_run(
     listing: pa.Table,
     ledger: pa.Table,
     recipe: Recipe,
-    redo: str | None,
+    redo: Kind | None,
     is_covered: Callable[[str, str], bool],
     retry: Collection[str] = (),
 ) -> Plan:
@@ -118,9 +117,9 @@ def plan_run(
     deleted = _absent(listing, ledger, is_covered)
     ledger = ledger.drop_columns(["uri", "root"])  # most of its bytes, which nothing below asks for
     todo, refused, quarantine = list[Todo](), list[int](), list[int]()
-    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object for the stages of many videos
+    same: dict[tuple[Target, ...], tuple[Target, ...]] = {}  # one object for the targets of many videos
     standing = 0
-    conflicts: Counter[str] = Counter()
+    conflicts: Counter[Kind] = Counter()
     place = pc.index_in(listing["video_id"].combine_chunks(), ledger["video_id"].combine_chunks())
     open_rows = _unsettled(listing, ledger, place, recipe)  # on most nights few: only they become Python objects
     unchanged = listing.num_rows - len(open_rows)
@@ -134,13 +133,13 @@ def plan_run(
         elif is_other or known.status == "pending":
             reason = "returned" if known.status == "deleted" else "changed" if is_other else "pending"
             attempts = known.attempts if reason == "pending" else 0
-            decision = Todo(row, "index", reason, _all_stages(recipe, known.had), attempts)
+            decision = Todo(row, "index", reason, _all_targets(recipe, known.had), attempts)
         elif video_id in retry:
-            decision = Todo(row, "index", "retry", _all_stages(recipe, known.had), 0)
+            decision = Todo(row, "index", "retry", _all_targets(recipe, known.had), 0)
         else:
             decision = _decide_known(row, known, recipe, redo, conflicts)
         if isinstance(decision, Todo):
-            todo.append(replace(decision, stages=same.setdefault(decision.stages, decision.stages)))
+            todo.append(replace(decision, targets=same.setdefault(decision.targets, decision.targets)))
         elif decision == "refused":
             refused.append(row)
         elif decision == "quarantine":
@@ -152,42 +151,41 @@ def plan_run(
     return Plan(tuple(todo), tuple(refused), tuple(quarantine), unchanged, standing, tuple(deleted), dict(conflicts))
 
 
-def _decide_known(row: int, known: _Known, recipe: Recipe, redo: str | None, conflicts: Counter[str]) -> Todo | str:
+def _decide_known(row: int, known: _Known, recipe: Recipe, redo: Kind | None, conflicts: Counter[Kind]) -> Todo | str:
     """A video whose version is in the ledger: what is still owed to it."""
     had = known.had
     if known.status == "quarantined":
         return "standing"
     if known.error_class is not None and VIDEO_ERRORS[known.error_class].transient:
         if known.attempts < MAX_ATTEMPTS:
-            return Todo(row, "index", "retry", _all_stages(recipe, had), known.attempts)
+            return Todo(row, "index", "retry", _all_targets(recipe, had), known.attempts)
         if known.status == "failed":
             return "quarantine"
     if known.status == "failed":
-        if had.get("sample") == recipe.fingerprints["sample"]:
+        if had.get(SAMPLE) == recipe.fingerprints[SAMPLE]:
             return "standing"
-        return Todo(row, "index", "retry", _all_stages(recipe, had), 0)
+        return Todo(row, "index", "retry", _all_targets(recipe, had), 0)
     differing = [s for s in recipe.wanted if s in had and had[s] != recipe.fingerprints[s]]
-    allowed = redo is not None and all(_rank(s) >= REDO_ORDER.index(redo) for s in differing)
+    allowed = redo is not None and all(_rank(t.kind) >= _rank(redo) for t in differing)
     if differing and not allowed:
-        earliest = min(differing, key=_rank)
-        conflicts[earliest.split(":")[0]] += known.n_clips or 0
+        conflicts[min((t.kind for t in differing), key=_rank)] += known.n_clips or 0
         return "unchanged"
-    if any(s in ("sample", "embed") for s in differing):
-        return Todo(row, "index", "redo", _all_stages(recipe, had), 0)
+    if any(t in (SAMPLE, EMBED) for t in differing):
+        return Todo(row, "index", "redo", _all_targets(recipe, had), 0)
     owed = tuple(s for s in recipe.wanted if s not in had or s in differing)
     if not owed:
         return "unchanged"
-    return Todo(row, "again", "redo" if differing else owed[0].split(":")[0], owed, known.attempts)
+    return Todo(row, "again", "redo" if differing else owed[0].kind, owed, known.attempts)
 
 
-def _all_stages(recipe: Recipe, had: Collection[str]) -> tuple[str, ...]:
+def _all_targets(recipe: Recipe, had: Collection[Target]) -> tuple[Target, ...]:
     """What the command wants, and what the video's rows had before: leaving something out deletes nothing."""
     more = {s for s in had if s in recipe.texts}.difference(recipe.wanted)
     return (*recipe.wanted, *sorted(more)) if more else recipe.wanted
 
 
-def _rank(stage: str) -> int:
-    return REDO_ORDER.index(stage.split(":")[0])
+def _rank(kind: Kind) -> int:
+    return KINDS.index(kind)
 
 
 def _unsettled(listing: pa.Table, ledger: pa.Table, place: pa.Array, recipe: Recipe) -> pa.Array:
@@ -232,7 +230,12 @@ def _absent(listing: pa.Table, ledger: pa.Table, is_covered: Callable[[str, str]
     ]
 
 
-def _fingerprint_ids(ledger: pa.Table) -> tuple[pa.Array, list[dict[str, str]]]:
+def _fingerprint_ids(ledger: pa.Table) -> tuple[pa.Array, list[dict[Target, str]]]:
     """A number for each video, and the fingerprints it stands for."""
     column = ledger["fingerprints"].combine_chunks()
-    return column.indices, [dict(p.split("=") for p in text.split(";") if p) for text in column.dictionary.to_pylist()]
+    return column.indices, [_pairs(text) for text in column.dictionary.to_pylist()]
+
+
+def _pairs(text: str) -> dict[Target, str]:
+    """The fingerprints that "target=fingerprint;..." spells."""
+    return {Target(target): found for target, _, found in (pair.partition("=") for pair in text.split(";") if pair)}

@@ -14,8 +14,9 @@ from pipeline.archive.listing import Listing
 from pipeline.config import IndexConfig
 from pipeline.errors import BooksDoNotBalance, UsageError
 from pipeline.execution.pools import Pools
-from pipeline.index.runs import STATUSES, record_run, videos_by_status
+from pipeline.index.runs import record_run, videos_by_status
 from pipeline.index.snapshot import Index
+from pipeline.types import STATUSES
 
 POOL_STAGES = {"decode": ("probe", "decode"), "describe": ("embed", "describe")}
 PACKAGES = ("torch", "transformers", "ray", "pyarrow", "av", "decord", "s3fs")

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
 from pipeline.index.commits import commit
 from pipeline.index.drops import Drops, drop_everywhere
+from pipeline.index.schemas import table_of
 from pipeline.index.snapshot import Encoder as IndexEncoder
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import read_item, staged_path
@@ -22,6 +23,7 @@ from pipeline.ledger import ledger
 from pipeline.ledger.plan import Plan, Todo
 from pipeline.ledger.prepare import Prepared
 from pipeline.ledger.run_report import Stopwatch
+from pipeline.types import Status
 
 T = TypeVar("T")
 
@@ -111,27 +113,24 @@ class Writer:
         """The items of each video, before any question on the whole of it."""
         for w in work:
             if w.todo.mode == "index" and w.probed is not None and w.probed.failure is None:
-                w.items = cut_into_items(w.probed, w.todo.stages, self.recipe.fingerprints, CLIPS_PER_ITEM)
-        stages = {w.source.video_id: [s for s in w.todo.stages if not s.endswith(":video")] for w in work}
-        again = [w for w in work if w.todo.mode == "again" and stages[w.source.video_id]]
+                w.items = cut_into_items(w.probed, w.todo.targets, self.recipe.fingerprints, CLIPS_PER_ITEM)
+        targets = {w.source.video_id: [t for t in w.todo.targets if not t.asks_video] for w in work}
+        again = [w for w in work if w.todo.mode == "again" and targets[w.source.video_id]]
         for w, clips, segments in self.stored(again):
-            mine = stages[w.source.video_id]
+            mine = targets[w.source.video_id]
             w.items = again_items(w.source, clips, segments, mine, self.recipe.fingerprints, CLIPS_PER_ITEM)
 
     def questions(self, work: Sequence[Work], embedded: Callable[[], Questions]) -> Iterator[Item]:
         """Questions on a whole video that its own items could not answer: it has several, or its clips are stored."""
-        stages = {
-            w.source.video_id: [s for s in w.todo.stages if s.startswith("answer:") and s.endswith(":video")]
-            for w in work
-        }
-        asked = [w for w in work if stages[w.source.video_id]]
+        targets = {w.source.video_id: [t for t in w.todo.targets if t.asks_video] for w in work}
+        asked = [w for w in work if targets[w.source.video_id]]
         long = (
             w for w in asked if w.todo.mode == "index" and len(w.items) > 1 and any(r.is_staged for r in w.receipts)
         )
         stored = self.stored([w for w in asked if w.todo.mode == "again"])
         for w, clips, segments in chain(((w, *self._staged_rows(w)) for w in long), stored):
             vectors = embedded().vectors
-            mine = {stage: vectors[stage] for stage in stages[w.source.video_id]}
+            mine = {target: vectors[target] for target in targets[w.source.video_id]}
             yield from answer_items(w.source, clips, segments, mine, self.recipe.fingerprints)
 
     def commit_without_work(self, plan: Plan) -> None:
@@ -147,7 +146,8 @@ class Writer:
                 errors.append(ledger.error_record(row, failure, None, 1, self.run_id))
             videos.append(ledger.videos_table(records))
         spent = self.prepared.listing.table["video_id"].take(pa.array(plan.quarantine, pa.int64()))
-        for status, ids in (("quarantined", spent.to_pylist()), ("deleted", list(plan.deleted))):
+        settled: list[tuple[Status, list[str]]] = [("quarantined", spent.to_pylist()), ("deleted", list(plan.deleted))]
+        for status, ids in settled:
             videos += [
                 ledger.changed_status(self._ledger_table(part), status, self.run_id)
                 for part in _parts(ids, _ROWS_AT_ONCE)
@@ -264,7 +264,6 @@ def _superseded(work: Sequence[Work], outcomes: Sequence[ledger.Outcome]) -> Dro
         table: list(pairs) for table, pairs in drop_everywhere(w.source.video_id for w in renewed).items()
     }
     for outcome in (outcome for outcome in outcomes if outcome.todo.mode == "again"):
-        for stage in ledger.stages_made(outcome):
-            kind, _, subkey = stage.partition(":")
-            drops[f"{kind}s"].append((outcome.listed["video_id"], subkey))
+        for target in ledger.targets_made(outcome):
+            drops[table_of(target)].append((outcome.listed["video_id"], target.subkey))
     return drops

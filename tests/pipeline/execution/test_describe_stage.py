@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import adatp
-from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe, answer_stage
+from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe
 from pipeline.describing.item_describer import ItemDescriber, embed_questions
 from pipeline.execution.attempts import Attempts
 from pipeline.execution.stages import DescribeStage
@@ -17,7 +17,7 @@ from pipeline.index.staging import Rows, decode_item
 from pipeline.items.item import Item, Receipt, Source, decoded_to_row, item_to_row, receipt_from_record
 from pipeline.items.stored_clips import again_items, answer_items
 from pipeline.models.checkpoints import resolve_model, resolve_thresholds
-from pipeline.types import ClipFrames, ClipPlan, Decoded
+from pipeline.types import ClipFrames, ClipPlan, Decoded, Target
 
 QUESTION = "Which shape appears?"
 
@@ -158,7 +158,7 @@ def test_vision_is_encoded_once_however_many_questions(n_questions: int, monkeyp
         DescribeStage(first, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5))["staged"][0].as_py()
     )
     asked = [f"Which shape appears in place {k}? {{circle|ring}}" for k in range(n_questions)]
-    texts = {answer_stage(text, scope): text for text in asked for scope in ("clip", "video")}
+    texts = {Target.answer(text, scope): text for text in asked for scope in ("clip", "video")}
     made = replace(first, recipe=replace(first.recipe, texts=texts, fingerprints=dict.fromkeys([*texts, "embed"], "f")))
     stage = DescribeStage(made, lambda name: 1)
     monkeypatch.setattr(adatp.VideoLLM, "encode", counting)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.items.evidence import choose_shown, segment_means, segment_relevance, select_frames
+from pipeline.types import Target
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
@@ -52,7 +53,7 @@ def test_relevance_is_the_mean_cosine_of_a_segments_frames() -> None:
 
 def test_evidence_names_what_was_shown_most_relevant_first() -> None:
     segments = [("a", 0.0, 3.0), ("b", 3.0, 5.0), ("c", 5.0, 9.0)]
-    shown = choose_shown("answer:x:video", [3, 2, 30], [0.2, 0.9, 0.1], segments)
+    shown = choose_shown(Target("answer:x:video"), [3, 2, 30], [0.2, 0.9, 0.1], segments)
     assert [e["segment_id"] for e in shown.evidence] == ["b", "a", "c"]
     assert shown.lengths == (3, 2, 27)
     assert len(shown.places) == 32

@@ -33,14 +33,14 @@ from pipeline.items.item import (
     source_to_row,
     staged_to_row,
 )
-from pipeline.types import ClipFrames, ClipPlan, Decoded, Probe
+from pipeline.types import EMBED, SAMPLE, ClipFrames, ClipPlan, Decoded, Probe, Target
 
 SOURCE = Source("v", "file:///a%FF%0A.mp4", b"/a\xff\n.mp4", "7-9")
 PROBE = Probe("mov", "h264", 64, 48, 90, 25.0, False, 70.5, 1_700_000_000_000_000, (0.0, 1.0))
 CLIPS = tuple(
     ClipPlan(k, 32.0 * k, 32.0 * k + 32, (32.0 * k, 32.0 * k + 1), 32.0 * k - 1 if k else None) for k in range(11)
 )
-FINGERPRINTS = {"sample": "s", "embed": "e", "caption:p": "c"}
+FINGERPRINTS = {SAMPLE: "s", EMBED: "e", Target("caption:p"): "c"}
 
 
 def an_item(**changes: object) -> Item:
@@ -50,12 +50,12 @@ def an_item(**changes: object) -> Item:
         index=1,
         n_items=2,
         clips=CLIPS[:2],
-        stages=("caption:p", "embed"),
+        targets=(Target("caption:p"), EMBED),
         fingerprints=FINGERPRINTS,
         stored=(StoredSegments((2, 1), ((0.5, 0.25), (1.0, 0.0))),),
         shown=(
             Shown(
-                "answer:q:video",
+                Target("answer:q:video"),
                 (0, 2),
                 (1, 1),
                 (0.5, 0.25),
@@ -123,11 +123,11 @@ def test_an_item_is_named_by_what_decides_its_rows() -> None:
         an_item(index=0).key,
         an_item(kind="again").key,
         an_item(source=Source("v", SOURCE.uri, SOURCE.path, "7-10")).key,
-        an_item(fingerprints={**FINGERPRINTS, "caption:p": "other"}).key,
+        an_item(fingerprints={**FINGERPRINTS, Target("caption:p"): "other"}).key,
         an_item(clips=CLIPS[:1]).key,
     }
     assert len(keys) == 6
-    assert an_item(fingerprints={**FINGERPRINTS, "caption:not asked": "z"}).key == an_item().key
+    assert an_item(fingerprints={**FINGERPRINTS, Target("caption:other"): "z"}).key == an_item().key
 
 
 def test_items_cover_a_video_once_and_carry_the_frame_before() -> None:

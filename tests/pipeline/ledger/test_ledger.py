@@ -16,15 +16,15 @@ from pipeline.ledger.ledger import (
     errors_table,
     kept_receipts,
     left_record,
-    stages_made,
+    targets_made,
     untouched_record,
     video_record,
     videos_table,
 )
 from pipeline.ledger.plan import Todo, known_videos, plan_run
-from pipeline.types import ClipPlan, Probe
+from pipeline.types import EMBED, SAMPLE, ClipPlan, Probe, Target
 
-FINGERPRINTS = {"sample": "s", "embed": "e", "caption:p": "c", "answer:q:video": "a"}
+FINGERPRINTS = {SAMPLE: "s", EMBED: "e", Target("caption:p"): "c", Target("answer:q:video"): "a"}
 SOURCE = Source("v", "file:///v.mp4", b"/v.mp4", "1-1")
 LISTED = dict(video_id="v", uri="file:///v.mp4", name="v.mp4", root="file:///", version="1-1", size_bytes=1)
 PROBE = Probe("mov", "h264", 64, 48, 0, 25.0, False, 16.0, 0, ())
@@ -102,12 +102,12 @@ def test_work_on_stored_clips_moves_only_fingerprints() -> None:
     before = video_record(outcome(receipt(0), receipt(1)), "first")
     before["fingerprints"] = [{"stage": "sample", "fingerprint": "s"}, {"stage": "caption:old", "fingerprint": "o"}]
     again = replace(
-        outcome(receipt(0)), todo=Todo(0, "again", "answer", ("answer:q:video",), 0), probed=None, before=before
+        outcome(receipt(0)), todo=Todo(0, "again", "answer", (Target("answer:q:video"),), 0), probed=None, before=before
     )
     row = video_record(again, "second")
     changed = {name for name in row if row[name] != before[name]}
     assert changed == {"fingerprints", "run_id", "indexed_at"}
-    assert {p["stage"] for p in row["fingerprints"]} == {"sample", "caption:old", "answer:q:video"}
+    assert {p["stage"] for p in row["fingerprints"]} == {"sample", Target("caption:old"), Target("answer:q:video")}
 
 
 def test_rows_of_what_was_never_opened() -> None:
@@ -143,17 +143,17 @@ def test_what_a_limit_leaves_is_listed_and_keeps_what_it_has(
 
 def test_work_on_stored_clips_that_fails_in_part_adds_nothing_and_moves_nothing() -> None:
     """Else a redone caption would stand beside the old one. Questions on the whole video are judged by themselves."""
-    stages = ("caption:p", "answer:q:clip", "answer:q:video")
+    stages = (Target("caption:p"), Target("answer:q:clip"), Target("answer:q:video"))
     again = replace(
         outcome(receipt(0), receipt(1, 0, None, TRANSIENT), answers=(receipt(0),)),
         todo=Todo(0, "again", "redo", stages, 0),
         probed=None,
         before=video_record(outcome(receipt(0), receipt(1)), "first"),
     )
-    assert stages_made(again) == ["answer:q:video"]
+    assert targets_made(again) == [Target("answer:q:video")]
     assert kept_receipts(again) == list(again.answers)
     whole = replace(again, receipts=(receipt(0), receipt(1)))
-    assert stages_made(whole) == list(stages)
+    assert targets_made(whole) == list(stages)
     assert len(kept_receipts(whole)) == 3
 
 
@@ -161,7 +161,11 @@ def test_work_on_stored_clips_that_fails_in_part_adds_nothing_and_moves_nothing(
 def test_a_failure_on_stored_clips_is_tried_again_only_so_often(failure: Failure, tried: int) -> None:
     """The video is partial, as one that lacks wanted rows; a later prompt is still asked of it."""
     row, runs = video_record(outcome(receipt(0), receipt(1)), "first"), 0
-    recipe = Recipe((*FINGERPRINTS, "caption:new"), FINGERPRINTS | {"caption:new": "n"}, {"caption:new": "New?"})
+    recipe = Recipe(
+        (*FINGERPRINTS, Target("caption:new")),
+        FINGERPRINTS | {Target("caption:new"): "n"},
+        {Target("caption:new"): "New?"},
+    )
     while runs < 9 and (todo := owed(row, recipe)) is not None:
         runs += 1
         ended = replace(
@@ -175,11 +179,13 @@ def test_a_failure_on_stored_clips_is_tried_again_only_so_often(failure: Failure
         assert (row["status"], row["error_class"], row["attempts"]) == ("partial", failure.error_class, runs)
     assert runs == tried
     later = replace(
-        recipe, wanted=(*recipe.wanted, "caption:later"), fingerprints=recipe.fingerprints | {"caption:later": "l"}
+        recipe,
+        wanted=(*recipe.wanted, Target("caption:later")),
+        fingerprints=recipe.fingerprints | {Target("caption:later"): "l"},
     )
     todo = owed(row, later)
     assert todo is not None
-    assert (todo.mode, todo.stages) == ("again", ("caption:later",))
+    assert (todo.mode, todo.targets) == ("again", (Target("caption:later"),))
 
 
 def owed(row: dict[str, Any], recipe: Recipe) -> Todo | None:

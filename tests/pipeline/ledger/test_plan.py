@@ -9,13 +9,20 @@ from pipeline.archive.listing import SCHEMA
 from pipeline.config import Recipe
 from pipeline.index.schemas import videos_schema
 from pipeline.ledger.plan import Plan, known_videos, plan_run
+from pipeline.types import EMBED, SAMPLE, Target
 
 RECIPE = Recipe(
-    wanted=("sample", "embed", "caption:p", "answer:q:video"),
-    fingerprints={"sample": "s", "embed": "e", "caption:p": "c", "answer:q:video": "a", "caption:old": "o"},
-    texts={"caption:p": "Describe.", "answer:q:video": "Why?", "caption:old": "Old?"},
+    wanted=(SAMPLE, EMBED, Target("caption:p"), Target("answer:q:video")),
+    fingerprints={
+        SAMPLE: "s",
+        EMBED: "e",
+        Target("caption:p"): "c",
+        Target("answer:q:video"): "a",
+        Target("caption:old"): "o",
+    },
+    texts={Target("caption:p"): "Describe.", Target("answer:q:video"): "Why?", Target("caption:old"): "Old?"},
 )
-ALL = dict(sample="s", embed="e", **{"caption:p": "c", "answer:q:video": "a"})
+ALL = dict(sample="s", embed="e", **{Target("caption:p"): "c", Target("answer:q:video"): "a"})
 
 
 def listing(*rows: tuple[str, str] | tuple[str, str, str]) -> pa.Table:
@@ -54,13 +61,13 @@ def plan(listed: pa.Table, known: pa.Table, redo: str | None = None, recipe: Rec
 
 def only(p: Plan) -> tuple[str, str, Sequence[str]]:
     (todo,) = p.todo
-    return todo.mode, todo.reason, todo.stages
+    return todo.mode, todo.reason, todo.targets
 
 
 def test_everything_is_new_on_an_empty_index() -> None:
     p = plan(listing(("a", "1"), ("b", "1")), ledger())
     assert [(t.row, t.mode, t.reason) for t in p.todo] == [(0, "index", "new"), (1, "index", "new")]
-    assert set(p.todo[0].stages) == set(RECIPE.wanted)
+    assert set(p.todo[0].targets) == set(RECIPE.wanted)
 
 
 def test_nothing_is_owed_to_what_is_indexed_by_the_same_recipe() -> None:
@@ -71,10 +78,10 @@ def test_nothing_is_owed_to_what_is_indexed_by_the_same_recipe() -> None:
 
 @pytest.mark.parametrize("status", ["indexed", "partial", "failed", "quarantined"])
 def test_changed_content_is_indexed_again_with_all_it_had(status: str) -> None:
-    had = {**ALL, "caption:old": "o"}
+    had = {**ALL, Target("caption:old"): "o"}
     mode, reason, stages = only(plan(listing(("a", "2")), ledger(dict(video_id="a", status=status, had=had))))
     assert (mode, reason) == ("index", "changed")
-    assert "caption:old" in stages, "leaving a prompt out of a command deletes nothing"
+    assert Target("caption:old") in stages, "leaving a prompt out of a command deletes nothing"
 
 
 def test_a_new_question_touches_only_answers() -> None:
@@ -82,7 +89,7 @@ def test_a_new_question_touches_only_answers() -> None:
     assert only(plan(listing(("a", "1")), ledger(dict(video_id="a", had=had)))) == (
         "again",
         "answer",
-        ("answer:q:video",),
+        (Target("answer:q:video"),),
     )
 
 
@@ -94,10 +101,10 @@ def test_a_new_question_touches_only_answers() -> None:
         ("sample", "sample", True),
         ("embed", "caption", False),
         ("embed", "embed", True),
-        ("caption:p", None, False),
-        ("caption:p", "answer", False),
-        ("caption:p", "caption", True),
-        ("answer:q:video", "answer", True),
+        (Target("caption:p"), None, False),
+        (Target("caption:p"), "answer", False),
+        (Target("caption:p"), "caption", True),
+        (Target("answer:q:video"), "answer", True),
     ],
 )
 def test_another_recipe_needs_permission(stage: str, redo: str | None, accepted: bool) -> None:

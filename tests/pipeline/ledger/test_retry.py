@@ -11,11 +11,12 @@ import pytest
 from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
 from pipeline.index.commits import commit
-from pipeline.index.runs import STATUSES, last_config, record_run
+from pipeline.index.runs import last_config, record_run
 from pipeline.index.schemas import runs_schema, videos_schema
 from pipeline.index.snapshot import Index
 from pipeline.ledger.plan import plan_run
 from pipeline.ledger.retry import to_retry
+from pipeline.types import STATUSES
 from tests.jobs.conftest import job
 from tests.pipeline.archive_rows import ENCODER, video_rows
 from tests.pipeline.ledger.test_plan import RECIPE, ledger, listing
