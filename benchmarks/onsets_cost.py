@@ -13,14 +13,15 @@ import json
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 import adatp
-from adatp.engine import clip_of
+from adatp.engine import clip_of, layout_of
 from adatp.methods import resolve
-from adatp.onsets import onsets_keep
+from adatp.onsets import Onsets, onsets_keep
 from adatp.prefill import embed, prefill
 from adatp.schedule import budgets, default_end
 from adatp.scores import attention_received
@@ -58,7 +59,7 @@ def cut_seconds(model: adatp.VideoLLM, alive: tuple[int, ...], plan: adatp.plan.
         key = torch.randn(n + TEXT_TOKENS, shape.key_width // head, head).to(model.dtype)
 
         def one(cut: adatp.plan.Cut = cut, query: Tensor = query, key: Tensor = key, n: int = n) -> None:
-            cut.select(torch.arange(n), attention_received(query, key, slice(0, n), head**-0.5))
+            cut.select(torch.arange(n), attention_received(query, key, torch.arange(n), head**-0.5))
 
         total += cpu_seconds(model, one)
     return total
@@ -69,22 +70,22 @@ def measure(shape: str) -> dict[str, object]:
     c, d = model.tokens_per_frame, model.hidden_size
     budget = budgets(FRAMES * c, model.n_layers, 1.0, 2, default_end(model.n_layers))[2]
     entering = {
-        name: cpu_seconds(model, lambda frames=frames.to(model.dtype): onsets_keep(frames, budget, 5))
+        name: cpu_seconds(model, partial(onsets_keep, frames.to(model.dtype), budget, Onsets().refresh))
         for name, frames in contents(c, d).items()
     }
     base = clip_request(model, "onsets", ONE_FRAME_EACH)
     tokens = contents(c, d)["mixed"].to(model.dtype)
     request = replace(base, visual=replace(base.visual, tokens=tokens))
-    clip, ids = clip_of(request, model), model.prompt.ids(request.prompt)
+    clip = clip_of(request, model)
+    layout = layout_of(request, clip, model)
 
     def run(method: str) -> tuple[int, ...]:
-        done = prefill(model, [embed(model, ids, resolve(method).plan(clip), clip.n_visual)])[0]
+        done = prefill(model, [embed(model, layout, clip, resolve(method).plan(clip))])[0]
         return tuple(len(origin) for origin in done.origins)
 
     alive = run("onsets")  # also the warm-up
-    rows = len(ids) - ids.index(model.prompt.video_token_id) - 1
-    cuts = cut_seconds(model, alive, resolve("onsets").plan(clip), rows)
-    seconds = {method: clocked(model, lambda method=method: run(method))[1] for method in ("onsets", "none")}
+    cuts = cut_seconds(model, alive, resolve("onsets").plan(clip), layout.n_after)
+    seconds = {method: clocked(model, partial(run, method))[1] for method in ("onsets", "none")}
     return {
         "benchmark": "onsets_cost", "shape": shape, "dtype": "bfloat16", "frames": FRAMES, "text_tokens": TEXT_TOKENS,
         "p": 1.0, "clock": "cpu", "entering_seconds": {name: round(s, 4) for name, s in entering.items()},
