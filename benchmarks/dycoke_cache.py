@@ -51,7 +51,7 @@ def caches(model: adatp.VideoLLM, n_clips: int, visual: int, visual_later: int) 
 
 
 def decode_seconds(model: adatp.VideoLLM, n_clips: int, visual: int, visual_later: int) -> float:
-    """CPU seconds per new token of a clip. The cache is laid out before the clock starts to matter: once a clip."""
+    """CPU seconds per new token of a clip, laying out the caches once included: in favour of the shorter ones."""
     clips = caches(model, n_clips, visual, visual_later)
     seconds = clocked(model, lambda: greedy(model, clips, [NEW_TOKENS] * n_clips))[1]
     return seconds / (NEW_TOKENS * n_clips)

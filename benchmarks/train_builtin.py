@@ -8,7 +8,10 @@ lie near the embeddings of the words that name it.
 
 Stage 3: projector and decoder go on, on long clips, with fresh optimisers and more questions a clip; easy types weigh
 less.
-Stage 4: the mean of the weights of stages 2 and 3 goes on for a little, with visual tokens dropped in three ways.
+Stage 4: the mean of the weights of stages 2 and 3 goes on for a little, with visual tokens dropped in three ways, two
+of which hide what repeats, as pruning by dedup does; `--no-thinning` drops them anywhere alone, so that no method of
+pruning is imitated. `--moving 0.5` films half of all clips with a moving camera. `--seed 1` is another run: other first
+weights, other clips. `--scale 0.01` is a smoke: a hundredth of the steps.
 
 Resumable: every stage checkpoints into FOLDER and goes on from there. `--export` writes what there is to
 pipeline/models/builtin.
@@ -50,6 +53,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
+    seed: int = 0
+    moving: float = 0.0
+    """Share of clips, and of single frames, that a moving camera filmed."""
+    thinning: bool = True
+    """Whether stage 4 hides what repeats; otherwise tokens go anywhere alone."""
     stage1_steps: int = 750
     stage1_batch: int = 128
     stage1_rate: float = 1e-3
@@ -70,6 +78,20 @@ class Recipe:
     decay_from: float = 0.82  # share of a stage after which the rate falls linearly to 2%
     weight_decay: float = 0.05
     naming_weight: float = 0.3
+
+    def scaled(self, share: float) -> "Recipe":
+        """The same with that share of the steps, at least two of everything."""
+
+        def fewer(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+            return tuple(replace(phase, steps=max(2, round(share * phase.steps))) for phase in phases)
+
+        return replace(
+            self,
+            stage1_steps=max(2, round(share * self.stage1_steps)),
+            phases=fewer(self.phases),
+            more_phases=fewer(self.more_phases),
+            last_phases=fewer(self.last_phases),
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +169,7 @@ def dense_loss(logits: torch.Tensor, batch: data.FrameBatch) -> tuple[torch.Tens
 
 
 def stage1(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
-    torch.manual_seed(1)
+    torch.manual_seed(1 + 10 * recipe.seed)
     encoder, head = new_encoder(), nn.Linear(128, sum(DENSE_SIZES))
     encoder.set_attn_implementation("eager")  # on a CPU twice as fast as sdpa at 64 patches
     parameters = [*encoder.parameters(), *head.parameters()]
@@ -162,8 +184,8 @@ def stage1(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
         first = state["step"]
     began = time.perf_counter()
     for step in range(first, recipe.stage1_steps):
-        seed = data.stage_seed("frames", step * ranks.count + ranks.rank)
-        batch = data.frame_batch(seed, recipe.stage1_batch // ranks.count, words_of)
+        seed = data.stage_seed("frames", step * ranks.count + ranks.rank, recipe.seed)
+        batch = data.frame_batch(seed, recipe.stage1_batch // ranks.count, words_of, recipe.moving)
         for group in optimiser.param_groups:
             group["lr"] = recipe.stage1_rate * _rate_at(step, recipe.stage1_steps, recipe)
         with torch.autocast("cpu", torch.bfloat16):
@@ -263,23 +285,21 @@ def block_mask(segment: torch.Tensor, prefix: int) -> torch.Tensor:
     return torch.zeros(mine.shape, dtype=torch.bfloat16).masked_fill_(~(mine & causal), -1e9)[:, None]
 
 
-def dropped_tokens(batch: data.ClipBatch, most: float) -> torch.Tensor:
+def dropped_tokens(batch: data.ClipBatch, most: float, thinning: bool = True) -> torch.Tensor:
     """(B, T * 16), True where nobody may look. Of four clips in turn:
 
     one stays whole; one loses a share of its tokens up to `most`, anywhere; one loses whole frames, one cells, that
-    show what the frame before them shows: of every such run at least one stays, and often no more.
+    show what the frame before them shows: of every such run at least one stays, and often no more. Without `thinning`
+    the last two are as the first two.
     """
     cells = batch.cells[batch.frame_state]  # (B, T, 16, 3)
     rooms = batch.rooms[batch.frame_state]  # (B, T, 2)
     is_new = torch.ones(cells.shape[:3], dtype=torch.bool)  # (B, T, 16): not what was there a frame ago
     is_new[:, 1:] = (cells[:, 1:] != cells[:, :-1]).any(-1) | (rooms[:, 1:] != rooms[:, :-1]).any(-1, keepdim=True)
     anywhere = torch.rand(is_new.shape) < most * torch.rand(len(cells), 1, 1)
-    ways = (
-        torch.zeros_like(is_new),
-        anywhere,
-        _thinned(is_new.any(-1, keepdim=True)).expand_as(is_new),
-        _thinned(is_new),
-    )
+    ways = [torch.zeros_like(is_new), anywhere] * 2
+    if thinning:
+        ways[2:] = _thinned(is_new.any(-1, keepdim=True)).expand_as(is_new), _thinned(is_new)
     return torch.stack([ways[i % 4][i] for i in range(len(cells))]).flatten(1)
 
 
@@ -343,6 +363,7 @@ def clip_loss(
     batch: data.ClipBatch,
     naming_weight: float,
     dropped: float,
+    thinning: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(loss, whether each target was hit, kind of each target or -1 where it only ends a turn)."""
     inner = model.model
@@ -360,7 +381,7 @@ def clip_loss(
     mask = block_mask(batch.segment, prefix)
     if dropped:
         thin = mask.clone()
-        thin[:, 0, :, 2 : prefix - 1].masked_fill_(dropped_tokens(batch, dropped)[:, None], -1e9)
+        thin[:, 0, :, 2 : prefix - 1].masked_fill_(dropped_tokens(batch, dropped, thinning)[:, None], -1e9)
         mask = torch.cat([mask, thin], 1)
     hidden = inner.language_model(
         inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
@@ -376,7 +397,7 @@ def clip_loss(
 
 
 def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
-    torch.manual_seed(2)
+    torch.manual_seed(2 + 10 * recipe.seed)
     model = new_model()
     tower = {k.removeprefix("vision_model."): v for k, v in torch.load(folder / "stage1.pt")["encoder"].items()}
     own = model.model.vision_tower.state_dict()
@@ -386,7 +407,7 @@ def stage2(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
 
 
 def stage3(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
-    torch.manual_seed(3)
+    torch.manual_seed(3 + 10 * recipe.seed)
     model = new_model()
     model.load_state_dict(torch.load(folder / "stage2.pt")["model"])
     _train_on_clips(folder / "stage3.pt", model, recipe, recipe.more_phases, recipe.more_questions, ranks)
@@ -397,7 +418,7 @@ def stage4(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
 
     Stage 3 alone answers more and forgets how to caption a clip of which tokens are missing; see docs/log.md.
     """
-    torch.manual_seed(4)
+    torch.manual_seed(4 + 10 * recipe.seed)
     model = new_model()
     before, after = (torch.load(folder / f"stage{n}.pt")["model"] for n in (2, 3))
     model.load_state_dict({name: (before[name] + after[name]) / 2 for name in after})
@@ -447,13 +468,14 @@ def _train_on_clips(
     for step in range(first, total):
         phase = _phase_at(step, phases)
         n_frames = phase.frames[step % len(phase.frames)]
-        seed = data.stage_seed("clips" if path.stem == "stage2" else path.stem, step * ranks.count + ranks.rank)
-        batch = data.clip_batch(seed, phase.batch // ranks.count, n_frames, words_of, n_questions)
+        of_stage = "clips" if path.stem == "stage2" else path.stem
+        seed = data.stage_seed(of_stage, step * ranks.count + ranks.rank, recipe.seed)
+        batch = data.clip_batch(seed, phase.batch // ranks.count, n_frames, words_of, n_questions, moving=recipe.moving)
         for optimiser, full in zip(optimisers, full_rates, strict=True):
             for group, rate in zip(optimiser.param_groups, full, strict=True):
                 group["lr"] = rate * _rate_at(step, total, recipe)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, hit, kind = clip_loss(model, naming, batch, recipe.naming_weight, dropped)
+            loss, hit, kind = clip_loss(model, naming, batch, recipe.naming_weight, dropped, recipe.thinning)
         loss.backward()
         ranks.average_gradients(parameters)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -505,6 +527,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and curve.jsonl; resumed from")
     parser.add_argument("--stage", choices=("1", "2", "3", "4", "all"), default="all")
     parser.add_argument("--ranks", type=int, default=2, help="processes of one thread each that share every batch")
+    parser.add_argument("--seed", type=int, default=0, help="which run: other first weights, other clips")
+    parser.add_argument("--moving", type=float, default=0.0, help="share of clips that a moving camera films")
+    parser.add_argument("--no-thinning", action="store_true", help="stage 4 drops tokens anywhere alone")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps; 0.01 is a smoke")
     parser.add_argument(
         "--export", action="store_true", help="train nothing, write pipeline/models/builtin from the checkpoints"
     )
@@ -513,16 +539,17 @@ def main() -> None:
     if args.export:
         export(args.work, BUILTIN)
         return
-    spawn(_train, (args.work, args.stage, args.ranks), nprocs=args.ranks)
+    recipe = Recipe(args.seed, args.moving, not args.no_thinning)
+    spawn(_train, (args.work, args.stage, args.ranks, recipe.scaled(args.scale)), nprocs=args.ranks)
 
 
-def _train(rank: int, folder: Path, stage: str, count: int) -> None:
+def _train(rank: int, folder: Path, stage: str, count: int, recipe: Recipe) -> None:
     torch.set_num_threads(1)
     if count > 1:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         meeting = (folder / f"ranks-{os.getppid()}").resolve().as_uri()
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
-    recipe, ranks = Recipe(), Ranks(rank, count)
+    ranks = Ranks(rank, count)
     for number, train in enumerate((stage1, stage2, stage3, stage4), 1):
         if count > 1:
             torch.distributed.barrier()  # each reads what rank 0 wrote of the one before

@@ -1,6 +1,7 @@
 """Batches for `benchmarks.train_builtin`, rendered as they are needed. Nothing is stored, nothing repeats.
 
-Every clip comes from the train split: its seed is SHA-256 of "shapestream|v1|train|stage|index".
+Every clip comes from the train split: its seed is SHA-256 of "shapestream|v1|train|stage|index". A share of the clips
+may be filmed by a moving camera (`moving`), as the planted set of that name is.
 """
 
 import io
@@ -14,9 +15,11 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.planted.captions import CAPTION_PROMPTS, caption
 from pipeline.planted.items import HELD_OUT_PAIRS, seed_of
+from pipeline.planted.motion import Camera, film, shot
 from pipeline.planted.questions import TEMPLATES, TWELVE, QuestionType, article, ask, room_name
 from pipeline.planted.render import Nuisance, Pixels, disturb, draw
 from pipeline.planted.scene import FOCUSES, Clip, Look, Scene, sample_clip
+from pipeline.planted.video import round_trip
 from pipeline.planted.vocabulary import COLOURS, FRAME_PX, GRID, KINDS, SHAPES, SIZES, TEXTURES, TONES
 
 MAX_THINGS = 4
@@ -41,6 +44,25 @@ def picture(scene: Scene, frame: int, nuisance: Nuisance, rng: np.random.Generat
             image = Image.open(packed)
         plain = np.asarray(image.resize((FRAME_PX, FRAME_PX), filters[int(rng.integers(3))]), np.float32)
     return disturb(plain, nuisance, rng)
+
+
+def filmed_picture(clip: Clip, frame: int, camera: Camera, rng: np.random.Generator) -> Pixels:
+    """One frame of a moving camera, (64, 64, 3), through a poor JPEG: a codec of one picture."""
+    packed = io.BytesIO()
+    Image.fromarray(shot(clip, camera, frame, rng)).save(packed, "jpeg", quality=int(rng.integers(20, 60)))
+    return np.asarray(Image.open(packed).resize((FRAME_PX, FRAME_PX), Image.Resampling.BICUBIC))
+
+
+def covered(looks: tuple[Look, ...], frame: int, camera: Camera | None) -> npt.NDArray[np.int64]:
+    """What covers each cell of the picture, (16, 3): kind, colour, size, all plus 1, or 0 where nothing does."""
+    shown = np.zeros((GRID * GRID, 3), np.int64)
+    for look in looks:
+        ids = KIND_ID[look.kind] + 1, COLOUR_ID[look.colour] + 1, SIZE_ID[look.size] + 1
+        for row, col in look.cells():
+            cell = row * GRID + col
+            for place in [cell] if camera is None else camera.places(frame, cell):
+                shown[place] = ids
+    return shown
 
 
 def normalised(frames: Pixels) -> torch.Tensor:
@@ -147,7 +169,7 @@ def _fits(texts: list[_Text], things: npt.NDArray[np.int64], rooms: npt.NDArray[
     return np.stack(rows)
 
 
-def frame_batch(seed: int, size: int, tokenizer: PreTrainedTokenizerFast) -> FrameBatch:
+def frame_batch(seed: int, size: int, tokenizer: PreTrainedTokenizerFast, moving: float = 0.0) -> FrameBatch:
     rng = np.random.default_rng(seed)
     pixels: list[Pixels] = []
     texts: list[_Text] = []
@@ -160,11 +182,14 @@ def frame_batch(seed: int, size: int, tokenizer: PreTrainedTokenizerFast) -> Fra
         frame = int(rng.integers(clip.n_frames))
         scene = clip.scene_at(frame)
         looks = scene.looks(frame)[:MAX_THINGS]
-        pixels.append(picture(scene, frame, Nuisance.sample(rng, strong=True), rng))
+        camera = Camera.sample(rng, clip) if moving and rng.random() < moving else None
+        if camera is None:
+            pixels.append(picture(scene, frame, Nuisance.sample(rng, strong=True), rng))
+        else:
+            pixels.append(filmed_picture(clip, frame, camera, rng))
         for j, look in enumerate(looks):
             things[i, j] = KIND_ID[look.kind], COLOUR_ID[look.colour], SIZE_ID[look.size]
-            for row, col in look.cells():
-                cells[i, row * GRID + col] = things[i, j] + 1
+        cells[i] = covered(looks, frame, camera)
         rooms[i] = TONE_ID[scene.room.tone], TEXTURE_ID[scene.room.texture]
         texts += [_caption_text(looks), _query_text(scene, looks, rng)]
     ids = tokenizer([t.text for t in texts], padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -214,14 +239,22 @@ def _states(
         if key not in seen:
             seen[key] = len(pictures)
             pictures.append(picture(scene, frame, nuisance, rng))
-            shown = np.zeros((GRID * GRID, 3), np.int64)
-            for look in looks:
-                for row, col in look.cells():
-                    shown[row * GRID + col] = KIND_ID[look.kind] + 1, COLOUR_ID[look.colour] + 1, SIZE_ID[look.size] + 1
-            cells.append(shown)
+            cells.append(covered(looks, frame, None))
             rooms.append((TONE_ID[scene.room.tone], TEXTURE_ID[scene.room.texture]))
         index.append(seen[key])
     return pictures, cells, rooms, index
+
+
+def _filmed_states(
+    clip: Clip, rng: np.random.Generator
+) -> tuple[list[Pixels], list[npt.NDArray[np.int64]], list[tuple[int, int]], list[int]]:
+    """As `_states`, through a moving camera and its codec: every frame is a picture of its own."""
+    camera = Camera.sample(rng, clip)
+    pictures = round_trip(film(clip, camera, rng), camera.crf)
+    scenes = [clip.scene_at(frame) for frame in range(clip.n_frames)]
+    cells = [covered(scene.looks(frame), frame, camera) for frame, scene in enumerate(scenes)]
+    rooms = [(TONE_ID[scene.room.tone], TEXTURE_ID[scene.room.texture]) for scene in scenes]
+    return list(pictures), cells, rooms, list(range(clip.n_frames))
 
 
 def _asked_held_out(answer: str, text: str) -> bool:
@@ -253,7 +286,13 @@ def _turns(clip: Clip, rng: np.random.Generator, n_questions: int, max_caption: 
 
 
 def clip_batch(
-    seed: int, size: int, n_frames: int, tokenizer: PreTrainedTokenizerFast, n_questions: int = 8, max_caption: int = 60
+    seed: int,
+    size: int,
+    n_frames: int,
+    tokenizer: PreTrainedTokenizerFast,
+    n_questions: int = 8,
+    max_caption: int = 60,
+    moving: float = 0.0,
 ) -> ClipBatch:
     rng = np.random.default_rng(seed)
     pictures: list[Pixels] = []
@@ -263,7 +302,8 @@ def clip_batch(
     rows: list[tuple[list[int], list[int], list[int], list[int], list[int]]] = []
     for b in range(size):
         clip = sample_clip(rng, n_frames, FOCUSES[int(rng.integers(len(FOCUSES)))])
-        shown, covers, shown_rooms, index = _states(clip, rng)
+        filmed = moving and rng.random() < moving
+        shown, covers, shown_rooms, index = (_filmed_states if filmed else _states)(clip, rng)
         frame_state[b] = np.array(index) + len(pictures)
         pictures += shown
         cells += covers
@@ -301,5 +341,6 @@ def _pack(
     return ids, segments, positions, targets, kinds
 
 
-def stage_seed(stage: str, index: int) -> int:
-    return seed_of("train", stage, index)
+def stage_seed(stage: str, index: int, run: int = 0) -> int:
+    """Of one batch; another `run` of training draws other clips."""
+    return seed_of("train", f"run {run} {stage}" if run else stage, index)

@@ -129,12 +129,16 @@ def _passer(rng: np.random.Generator) -> Passer:
 
 def film(clip: Clip, camera: Camera, rng: np.random.Generator) -> Pixels:
     """All frames as the sensor sees them, before any codec, (n_frames, 128, 128, 3) uint8."""
-    pictures = [_picture(clip.scene_at(frame), frame, camera) for frame in range(clip.n_frames)]
-    plain = list(pictures)
-    for cut in camera.fades:
-        pictures[cut - 1] = 0.75 * plain[cut - 1] + 0.25 * plain[cut]
-        pictures[cut] = 0.75 * plain[cut] + 0.25 * plain[cut - 1]
-    lit = np.stack(pictures) * np.array(camera.gain, np.float32)[:, None, None, None]
+    return np.stack([shot(clip, camera, frame, rng) for frame in range(clip.n_frames)])
+
+
+def shot(clip: Clip, camera: Camera, frame: int, rng: np.random.Generator) -> Pixels:
+    """One frame of the film, (128, 128, 3) uint8."""
+    picture = _picture(clip.scene_at(frame), frame, camera)
+    for cut, other in ((frame, frame - 1), (frame + 1, frame + 1)):
+        if cut in camera.fades:
+            picture = 0.75 * picture + 0.25 * _picture(clip.scene_at(other), other, camera)
+    lit = picture * np.float32(camera.gain[frame])
     deviation = np.sqrt(np.float32(camera.read_noise**2) + np.float32(camera.shot_noise) * lit.clip(0))
     noisy = lit + deviation * rng.standard_normal(lit.shape, np.float32)
     seen: Pixels = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
