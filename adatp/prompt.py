@@ -136,6 +136,8 @@ def prompt_for(
     has_token = 0 <= video_token_id < len(tokenizer)
     if video_text is None:
         video_text = tokenizer.convert_ids_to_tokens(video_token_id) if has_token else _VIDEO
+    if template is None and system != SYSTEM:
+        raise ValueError("expected a chat template in the checkpoint's tokenizer or chat_template.json, got none")
     rendered = _QWEN_1_5 if template is None else _render(tokenizer, template, system, video_text)
     return Prompt(tokenizer, rendered, video_token_id if has_token else NO_VIDEO_TOKEN)
 

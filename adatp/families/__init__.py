@@ -15,10 +15,12 @@ from adatp.families.family import ModelFamily
 from adatp.families.internvl import InternVL
 from adatp.families.llava_onevision import LlavaOnevision
 from adatp.families.lmms_lab import LmmsLab
+from adatp.families.qwen2_5_vl import Qwen25VL
+from adatp.families.qwen3_vl import Qwen3VL
 from adatp.families.smolvlm import SmolVLM
 from adatp.weights import CheckpointError
 
-FAMILIES: tuple[type[ModelFamily], ...] = (LmmsLab, LlavaOnevision, InternVL, SmolVLM)
+FAMILIES: tuple[type[ModelFamily], ...] = (LmmsLab, LlavaOnevision, Qwen25VL, Qwen3VL, InternVL, SmolVLM)
 
 
 def family_of(config: dict[str, Any]) -> type[ModelFamily]:
