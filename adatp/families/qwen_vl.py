@@ -26,6 +26,7 @@ class QwenVL:
 
     system: ClassVar[str | None] = None
     video_text: ClassVar[str | None] = VIDEO_TEXT
+    chat_template: ClassVar[str | None] = None
     can_rank: ClassVar[bool] = False
 
     @property
