@@ -20,7 +20,7 @@ from pipeline.models.headers import Weights, read_weights
 
 BUILTIN = Path(__file__).parent / "builtin"
 THRESHOLDS_FILE = "thresholds.json"
-FAMILIES = {"model": ("llava_onevision",), "encoder": ("siglip", "clip")}
+FAMILIES = {"model": ("llava_onevision", "internvl", "smolvlm"), "encoder": ("siglip", "clip")}
 """What each role reads. SigLIP2 of fixed resolution is of type siglip; NaFlex (type siglip2) is not read."""
 SIGLIP_384 = {"size": {"height": 384, "width": 384}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 """lmms-lab's checkpoints carry no preprocessor_config.json: their tower is always siglip-so400m-patch14-384."""
@@ -82,8 +82,8 @@ def resolve_model(name: str, role: str) -> ModelFiles:
         _refuse_lost_path(name, what)
         path, is_from_hub = hub.fetch_small(name, what), True
         revision = path.name  # snapshots/<commit>
-    _refuse_family(path, what, role)
-    config = _preprocessor(path, what)
+    _refuse_family(path, name, role)
+    config = _preprocessor(path, what, role)
     try:
         resize, normalisation = recipe_from(config), normalisation_from(config)
     except ValueError as error:
@@ -108,7 +108,7 @@ def open_model(identity: ModelIdentity, role: str) -> ModelFiles:
         return found
     _refuse_lost_path(identity.name, what)
     path = hub.fetch_weights(identity.name, identity.revision, what, lambda line: None)
-    return ModelFiles(path, identity, normalisation_from(_preprocessor(path, what)), role, is_from_hub=True)
+    return ModelFiles(path, identity, normalisation_from(_preprocessor(path, what, role)), role, is_from_hub=True)
 
 
 def known_thresholds(encoder: ModelFiles, override: Path | None = None) -> Thresholds | None:
@@ -150,18 +150,37 @@ def _is_the_papers(encoder: ModelFiles) -> bool:
     )
 
 
-def _refuse_family(path: Path, what: str, role: str) -> None:
+def _refuse_family(path: Path, name: str, role: str) -> None:
     """Said before anything loads; lmms-lab's own layout is known by its vision tower."""
+    what = f"--{role} {name}"
     config = _json(path / "config.json", what)
     if role == "model" and "mm_vision_tower" in config:
         return  # names classes of LLaVA-NeXT's own code, whose layout is read here
-    if (family := config.get("model_type")) not in FAMILIES[role]:
+    family = config.get("model_type")
+    if role == "model" and family == "internvl_chat":
+        twin = f"OpenGVLab/{Path(name).name}-{'HF' if '3_5' in name else 'hf'}"
+        raise UsageError(
+            f"{what}: OpenGVLab's original layout needs code of its own, which is not run; expected {twin}"
+        )
+    if family not in FAMILIES[role]:
         code = "; it needs code of its own, which is not run" if "auto_map" in config else ""
         raise UsageError(f"{what}: its model_type is {family!r}; expected {' or '.join(FAMILIES[role])}{code}")
 
 
-def _preprocessor(path: Path, what: str) -> dict[str, Any]:
-    config = path / "preprocessor_config.json"
+def _preprocessor(path: Path, what: str, role: str) -> dict[str, Any]:
+    """What makes pixels of frames. A Video LLM's own file for videos goes first, as in transformers.
+
+    transformers 5 saves them all in processor_config.json.
+    """
+    kinds = ("video", "image") if role == "model" else ("image",)
+    if (processor := path / "processor_config.json").is_file():
+        parts = _json(processor, what)
+        for kind in kinds:
+            if isinstance(found := parts.get(f"{kind}_processor"), dict):
+                return found
+    of_videos, config = path / "video_preprocessor_config.json", path / "preprocessor_config.json"
+    if role == "model" and of_videos.is_file():
+        return _json(of_videos, what)
     if not config.is_file() and "mm_vision_tower" in _json(path / "config.json", what):
         return SIGLIP_384
     return _json(config, what)
