@@ -10,19 +10,21 @@ import json
 import shutil
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import pipeline.execution.on_ray
 from benchmarks.machine import RESULTS, describe
 from pipeline.config import IndexConfig
+from pipeline.execution.executors import OnRay
 from pipeline.execution.pools import ClusterOptions
-from pipeline.execution.stages import DescribeStage
-from pipeline.items.item import item_from_row
+from pipeline.execution.stages import DescribeStage, Stages, WorkerSetup
+from pipeline.items.wire import item_from_row
 from pipeline.ledger.prepare import prepare
 from pipeline.run import run_index
 
@@ -31,9 +33,14 @@ def sleeping(seconds: float) -> type[DescribeStage]:
     """The stage with a GPU that is busy for `seconds` with each clip and needs no core for it."""
 
     class Sleeping(DescribeStage):
-        def __call__(self, row: pa.Table) -> pa.Table:
-            time.sleep(seconds * len(item_from_row(row).clips))
-            return super().__call__(row)
+        def __init__(self, setup: WorkerSetup) -> None:
+            super().__init__(setup)
+            self._gpu = threading.Lock()
+
+        def describe(self, row: pa.Table, only: Sequence[int] | None = None, is_trial: bool = False) -> pa.Table:
+            with self._gpu:
+                time.sleep(seconds * len(item_from_row(row).clips))
+            return super().describe(row, only, is_trial)
 
     return Sleeping
 
@@ -57,7 +64,8 @@ def night(archives: list[Path], seconds: float) -> Night:
     with tempfile.TemporaryDirectory() as folder:
         config = IndexConfig(tuple(map(str, archives)), f"{folder}/index", "builtin", caption_prompt=None)
         started = time.monotonic()
-        report = run_index(prepare(config), ClusterOptions(num_cpus=2, num_gpus=1), "benchmark", say)
+        executor = OnRay(ClusterOptions(num_cpus=2, num_gpus=1), Stages(describe=sleeping(seconds)))
+        report = run_index(prepare(config), executor, "benchmark", say)
         all_s = time.monotonic() - started
         n_clips = sum(_n_clips(Path(folder, "index")))
     return Night(n_clips, seconds * n_clips, report.watch.work_s, all_s, report.watch.busy())
@@ -68,7 +76,6 @@ def main() -> int:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--seconds", type=float, default=1.0, help="the GPU's time for one clip (default: 1)")
     args = parser.parse_args()
-    pipeline.execution.on_ray.DescribeStage = sleeping(args.seconds)  # type: ignore[attr-defined]  # a class in place of a class
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(shutil.copytree(args.archive, f"{folder}/copy-{i}")) for i in range(2)]
         once, thrice = night([args.archive], args.seconds), night([args.archive, *copies], args.seconds)

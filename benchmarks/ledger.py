@@ -34,15 +34,15 @@ import pyarrow as pa
 
 from pipeline.archive.listing import list_archive
 from pipeline.config import IndexConfig
-from pipeline.execution.pools import ClusterOptions
+from pipeline.execution.in_process import InProcess
 from pipeline.index.commits import commit
 from pipeline.index.schemas import videos_schema
 from pipeline.index.snapshot import Index
+from pipeline.ledger.committer import Committer, Pace
+from pipeline.ledger.owed import ledger_of, recipe_for
 from pipeline.ledger.plan import plan_run
 from pipeline.ledger.prepare import prepare
-from pipeline.ledger.run_report import Stopwatch
-from pipeline.ledger.writer import Writer
-from pipeline.run import ledger_of, recipe_for, run_index
+from pipeline.run import run_index
 from pipeline.storage.s3 import list_objects
 
 Numbers = dict[str, float]
@@ -105,7 +105,7 @@ def nothing_new(folder: str) -> int:
 
 
 def no_op(config: IndexConfig) -> int:
-    return run_index(prepare(config), ClusterOptions(), "index", lambda line, /, **facts: None).listed
+    return run_index(prepare(config), InProcess(), "index", lambda line, /, **facts: None).listed
 
 
 def first_night(folder: str) -> int:
@@ -114,7 +114,7 @@ def first_night(folder: str) -> int:
         index = Index.create(f"{place}/index")
         recipe = recipe_for(prepared, index)
         plan = plan_run(prepared.listing.table, ledger_of(index), recipe, None, prepared.listing.covers)
-        Writer(index, prepared, recipe, "run", Stopwatch(), lambda: None).commit_pending(plan.todo)
+        Committer(index, prepared, recipe, "run", lambda: None, Pace()).commit_pending(plan.todo)
         return index.snapshot().n_rows("videos")
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.pipeline ../shared/videos/open [--rounds 3]
 
-The loop calls the same stages one after the other in this process: no Ray, no staging, no commit. What a warm Ray
+The loop calls the same stages one after the other in this process: no Ray, no commit. What a warm Ray
 costs is the slope: CPU seconds of a run over the archive and six copies of it, minus those of a run over the archive
 alone, against six times the loop: starting varies by seconds, which six copies make small. A machine's own speed varies
 by a tenth within minutes, so loops and jobs take turns (a loop before and after the jobs of each round), and the ratio
@@ -28,9 +28,12 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.process_tree import ProcessTree
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe
-from pipeline.execution.stages import DecodeStage, DescribeStage, ProbeStage
-from pipeline.items.item import Source, cut_into_items, item_to_row, probed_from_record, source_to_row
+from pipeline.execution.stages import DecodeStage, DescribeStage, WorkerSetup
+from pipeline.index.snapshot import Index
+from pipeline.items.item import cut_into_items
+from pipeline.items.wire import item_to_row, probed_from_record, source_to_row
 from pipeline.ledger.prepare import Prepared, prepare
+from pipeline.types import Source
 
 COPIES = 6
 QUESTION = "What is happening?"
@@ -39,7 +42,8 @@ MAX_NEW_TOKENS = 32
 
 def plain_loop(prepared: Prepared) -> None:
     """probe, decode, embed and describe every video, one after the other, in this process and its decode child."""
-    config = prepared.config
+    config, output = prepared.config, prepared.config.output
+    Index.create(output)
     model, encoder = prepared.model.identity, prepared.encoder.identity
     recipe = Recipe.of(config, model, encoder, prepared.thresholds, {})
     setup = DescribeSetup(
@@ -54,13 +58,14 @@ def plain_loop(prepared: Prepared) -> None:
         device="cpu",
         run_id="loop",
     )
-    probe = ProbeStage(config.sampling, config.bounds)
-    decode = DecodeStage(config.bounds, model.resize, encoder.resize, lambda name: 1)
-    describe = DescribeStage(setup, lambda name: 1)
+    workers = WorkerSetup(config.sampling, config.bounds, output, setup)
+    decode, describe = DecodeStage(workers), DescribeStage(workers)
     for row in prepared.listing.table.select(["video_id", "uri", "path", "version"]).to_pylist():
-        probed = probed_from_record(probe(source_to_row(Source(**row))).to_pylist()[0])
+        probed = probed_from_record(decode.probe(source_to_row(Source(**row))).to_pylist()[0])
         for item in cut_into_items(probed, recipe.wanted, recipe.fingerprints, CLIPS_PER_ITEM):
-            describe(decode(item_to_row(item)))
+            frames, _ = decode.decode(item_to_row(item))
+            if frames is not None:
+                describe.describe(frames)
 
 
 def job(archives: Sequence[Path], output: Path) -> ProcessTree:

@@ -26,18 +26,20 @@ from jobs.index import add_where_it_runs, cluster_of
 from pipeline.asking.ask import Asking, AskReport, prepare_ask, run_ask
 from pipeline.describing.choices import with_choices
 from pipeline.errors import UsageError
+from pipeline.execution.executors import on_ray
+from pipeline.execution.workers import Executor
 from pipeline.ledger.progress import Say
 
 SHOWN = 50
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, executor: Executor | None = None) -> int:
     args = _parser().parse_args(argv)
     say = cli.say_of(args)
-    return cli.run(lambda: _ask(args, say), say)
+    return cli.run(lambda: _ask(args, say, executor), say)
 
 
-def _ask(args: argparse.Namespace, say: Say) -> int:
+def _ask(args: argparse.Namespace, say: Say, executor: Executor | None) -> int:
     asking = Asking(
         index=args.index,
         questions=tuple([*args.question, *(_questions_in(args.questions) if args.questions else [])]),
@@ -50,7 +52,7 @@ def _ask(args: argparse.Namespace, say: Say) -> int:
         device=args.device,
     )
     prepared = prepare_ask(asking, args.thresholds)
-    report = run_ask(asking, prepared, cluster_of(args), say)
+    report = run_ask(asking, prepared, executor or on_ray(cluster_of(args)), say)
     for question in dict.fromkeys(row["question"] for row in report.answers if row["question_truncated"]):
         say(f"note: too long for the encoder, evidence is of its beginning: {_plain(question)}")
     if args.json:

@@ -19,10 +19,9 @@ from pipeline.archive.listing import list_archive
 from pipeline.describing.calibration import PHRASES, TooFewFrames, calibrate
 from pipeline.errors import UsageError
 from pipeline.execution.measure_thresholds import embed_videos
-from pipeline.items.item import Source
 from pipeline.models.checkpoints import fetch, resolve_model
 from pipeline.models.encoder import Encoder
-from pipeline.types import Bounds
+from pipeline.types import Bounds, Source
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import argparse
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,11 +30,12 @@ from pipeline.storage.base import check_writable
 from pipeline.storage.places import open_storage
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(lambda: _doctor(_parser().parse_args(argv)))
+def main(argv: Sequence[str] | None = None, index_job: Callable[[Sequence[str]], int] = index.main) -> int:
+    """`index_job`: the jobs.index to make the self-test with."""
+    return cli.run(lambda: _doctor(_parser().parse_args(argv), index_job))
 
 
-def _doctor(args: argparse.Namespace) -> int:
+def _doctor(args: argparse.Namespace, index_job: Callable[[Sequence[str]], int]) -> int:
     wrong = 0
     for what, finding, is_well in [*_packages(), *_device(), *_models(args), *_storage(args)]:
         print(f"{'ok ' if is_well else 'NO '} {what:<12} {finding}")
@@ -42,7 +43,7 @@ def _doctor(args: argparse.Namespace) -> int:
     if wrong:
         print(f"{wrong} of these must be put right before the self-test can run")
         return 1
-    faults = self_test(args.seed)
+    faults = self_test(args.seed, index_job)
     for fault in faults:
         print(f"NO  self-test    {fault}")
     if not faults:
@@ -50,13 +51,13 @@ def _doctor(args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def self_test(seed: int) -> list[str]:
+def self_test(seed: int, index_job: Callable[[Sequence[str]], int]) -> list[str]:
     """Render, index and compare; the faults found."""
     with tempfile.TemporaryDirectory() as folder:
         archive, output = Path(folder) / "archive", Path(folder) / "index"
         truth = render_archive(archive, seed, n_videos=3, seconds=16)
         asked = [flag for question in truth.questions for flag in ("--question", question.text)]
-        code = index.main([str(archive), "--output", str(output), "--model", "builtin", *asked])
+        code = index_job([str(archive), "--output", str(output), "--model", "builtin", *asked])
         if code != 0:
             return [f"jobs.index ended with exit code {code}"]
         return [

@@ -21,23 +21,28 @@ from jobs import cli
 from jobs.cli import BUILTIN_WARNING
 from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, PRUNE_METHODS, IndexConfig
 from pipeline.errors import UsageError
+from pipeline.execution.executors import on_ray
 from pipeline.execution.pools import ClusterOptions
+from pipeline.execution.workers import Executor
+from pipeline.ledger.committer import Pace
+from pipeline.ledger.dry_run import dry_run
 from pipeline.ledger.prepare import prepare
 from pipeline.ledger.progress import Say, say_plainly
 from pipeline.ledger.run_report import RunReport
-from pipeline.run import dry_run, run_index
+from pipeline.run import run_index
 from pipeline.storage.s3 import is_s3
 from pipeline.types import Bounds
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, executor: Executor | None = None, pace: Pace | None = None) -> int:
+    """`executor` and `pace` are for callers that run elsewhere, or commit more often, than the command line says."""
+    args = parser().parse_args(argv)
     say = cli.say_of(args)
-    return cli.run(lambda: _index(args, say), say)
+    return cli.run(lambda: _index(args, say, executor or on_ray(cluster_of(args)), pace), say)
 
 
-def _index(args: argparse.Namespace, say: Say) -> int:
-    config, cluster = _config(args), cluster_of(args)
+def _index(args: argparse.Namespace, say: Say, executor: Executor, pace: Pace | None) -> int:
+    config = _config(args)
     if args.probe and not args.dry_run:
         raise UsageError("--probe is given without --dry-run; a run reads headers anyway")
     _check_places(config)
@@ -48,7 +53,7 @@ def _index(args: argparse.Namespace, say: Say) -> int:
         print(dry_run(prepared, args.probe))
         return 0
     stop_on_signals(say)
-    report = run_index(prepared, cluster, "index", say)
+    report = run_index(prepared, executor, "index", say, pace=pace)
     say_end(report, say)
     if "builtin" in (config.model, config.encoder_name):
         say(f"note: {BUILTIN_WARNING}")
@@ -78,6 +83,7 @@ def _config(args: argparse.Namespace) -> IndexConfig:
         max_failed=0 if args.strict else args.max_failed,
         keep_frames=not args.no_frames,
         device=args.device,
+        batch_size=args.batch_size,
         bounds=Bounds(args.max_megapixels, args.max_hours, args.max_samples, args.decode_deadline),
     )
 
@@ -91,6 +97,7 @@ def cluster_of(args: argparse.Namespace) -> ClusterOptions:
         args.decode_workers,
         args.describe_workers,
         args.describe_gpus,
+        args.patience,
     )
 
 
@@ -131,7 +138,15 @@ def duration_s(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _parser() -> argparse.ArgumentParser:
+def workers_from(text: str) -> tuple[int, int]:
+    """Least and most workers of a pool as flags take them: N, or LEAST..MOST."""
+    match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, or two such as 4..64")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parser() -> argparse.ArgumentParser:
     parser = cli.parser("index", __doc__)
     parser.add_argument(
         "roots",
@@ -220,6 +235,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--no-frames", action="store_true", help="do not write the table frames, which is nine tenths of all rows"
     )
     group.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="clips that a worker describes at the same time (default: 32 on a CPU; on a GPU, as many as fit)",
+    )
+    group.add_argument(
         "--device",
         choices=["auto", "cpu", "cuda"],
         default="auto",
@@ -288,14 +309,15 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of a Ray of its own (default: all)")
     group.add_argument(
         "--decode-workers",
-        type=int,
-        metavar="N",
-        help="workers that decode, one core each (default: planned from the nodes; set both if nodes are added)",
+        type=workers_from,
+        metavar="N or LEAST..MOST",
+        help="workers that decode, one core each; 4..64 adds one while work waits (default: planned from the nodes, "
+        "and planned again as nodes come and go; set both where an autoscaler adds nodes)",
     )
     group.add_argument(
         "--describe-workers",
-        type=int,
-        metavar="N",
+        type=workers_from,
+        metavar="N or LEAST..MOST",
         help="workers that load the models, one core each (default: planned, one per GPU)",
     )
     group.add_argument(
@@ -303,6 +325,13 @@ def add_where_it_runs(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SHARE",
         help="GPUs per worker of --describe-workers; 0.5 puts two on one (default: 1 if there are any)",
+    )
+    group.add_argument(
+        "--patience",
+        type=duration_s,
+        default=ClusterOptions.patience_s,
+        metavar="TIME",
+        help="end the run if no worker finishes anything for this long (default: 1h)",
     )
     group.add_argument(
         "--shared-filesystem", action="store_true", help="local paths mean the same files on every node of the cluster"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from jobs import cli
 from jobs.index import add_where_it_runs, cluster_of, say_end, stop_on_signals
+from pipeline.execution.executors import on_ray
+from pipeline.execution.workers import Executor
 from pipeline.index.snapshot import Index
 from pipeline.ledger.progress import Say
 from pipeline.ledger.retry import prepare_retry, to_retry
@@ -37,13 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, executor: Executor | None = None) -> int:
     args = _parser().parse_args(argv)
     say = cli.say_of(args)
-    return cli.run(lambda: _retry(args, say), say)
+    return cli.run(lambda: _retry(args, say, executor), say)
 
 
-def _retry(args: argparse.Namespace, say: Say) -> int:
+def _retry(args: argparse.Namespace, say: Say, executor: Executor | None) -> int:
     index = Index.open(args.index)
     chosen = to_retry(index, args.where)
     if not chosen.num_rows:
@@ -62,7 +64,9 @@ def _retry(args: argparse.Namespace, say: Say) -> int:
         print("none of them is in the archive now: nothing to retry")
         return 0
     stop_on_signals(say)
-    report = run_index(prepared, cluster_of(args), "retry", say, frozenset(chosen["video_id"].to_pylist()))
+    report = run_index(
+        prepared, executor or on_ray(cluster_of(args)), "retry", say, frozenset(chosen["video_id"].to_pylist())
+    )
     say_end(report, say)
     return report.exit_code
 

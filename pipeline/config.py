@@ -62,6 +62,7 @@ class IndexConfig:
     max_failed: int | None = None  # newly failed videos tolerated; None: half of them and at least 20
     keep_frames: bool = True
     device: str = "auto"
+    batch_size: int | None = None  # clips a describe worker decodes together; None: by the memory it finds
     bounds: Bounds = field(default_factory=Bounds)
 
     def __post_init__(self) -> None:
@@ -73,6 +74,8 @@ class IndexConfig:
             raise UsageError(f"--p {self.p} given; expected a number above 0")
         if self.max_new_tokens < 1:
             raise UsageError(f"--max-new-tokens {self.max_new_tokens} given; expected at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size} given; expected at least 1")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit {self.limit} given; expected at least 1")
         if self.redo not in (None, *KINDS):
@@ -166,4 +169,11 @@ class DescribeSetup:
     keep_frames: bool
     device: str  # "auto": a GPU where torch sees one
     run_id: str
+    batch_size: int | None = None  # clips decoded together; None: by the memory there is
     abstain_below: float | None = None  # relevance below which jobs.ask puts no question; None: all are put
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of one decoded frame: pixels for the model, and for an encoder that wants others."""
+        sizes = {self.model.resize, self.encoder.resize}
+        return sum(3 * size.height * size.width for size in sizes)

@@ -116,6 +116,16 @@ class ResizeRecipe:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a video's bytes are, and what the listing saw of them."""
+
+    video_id: str
+    uri: str
+    path: bytes  # absolute local path, or the s3 key as utf-8
+    version: str
+
+
+@dataclass(frozen=True)
 class Bounds:
     """Read from the header before anything is decoded; beyond is `TooLarge`. Each is a flag of jobs.index."""
 

@@ -9,9 +9,10 @@ from pipeline.config import DescribeSetup
 from pipeline.describing.rows import Provenance, Record, answer_record, build_table
 from pipeline.index.staging import encode_item, stage
 from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance, stored_means
-from pipeline.items.item import Receipt, Shown, Source, receipt_record
+from pipeline.items.item import Receipt, Shown
+from pipeline.items.wire import receipt_record
 from pipeline.storage.base import Storage
-from pipeline.types import Target, digest
+from pipeline.types import Source, Target, digest
 
 
 @dataclass(frozen=True)

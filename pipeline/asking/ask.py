@@ -4,7 +4,7 @@ What is chosen comes from the index alone; only frames that a question is shown 
 for all questions of a run. The stages are those of run.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from pipeline.archive.listing import Listing
 from pipeline.archive.recorded import refuse_strangers
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
 from pipeline.errors import UsageError
-from pipeline.execution.pools import ClusterOptions
+from pipeline.execution.workers import Executor, Workers
 from pipeline.index.commits import commit, roll_forward
 from pipeline.index.lock import index_lock
 from pipeline.index.runs import last_config, new_run_id, recorded_roots
@@ -31,21 +31,23 @@ from pipeline.items.evidence import Questions
 from pipeline.items.item import Item
 from pipeline.items.stored_clips import again_items, answer_items
 from pipeline.ledger import ledger
+from pipeline.ledger.cutter import Cutter
 from pipeline.ledger.plan import Todo
 from pipeline.ledger.prepare import Prepared
 from pipeline.ledger.progress import Progress, Say
 from pipeline.ledger.run_report import RunReport, Stopwatch, publish
-from pipeline.ledger.writer import Work, Writer
+from pipeline.ledger.stream import Staged, receipts_of
+from pipeline.ledger.video_work import VideoWork
 from pipeline.models.checkpoints import resolve_model
 from pipeline.models.ready import make_ready
 from pipeline.reading.search import best_relevance, encoder_of, filterable_schema, with_videos
-from pipeline.run import WAVE_VIDEOS, staged_or_run
 from pipeline.storage.s3 import bucket_and_key, is_s3
 from pipeline.types import EMBED, SCOPES, Scope, Target
 
 if TYPE_CHECKING:
     from pipeline.asking.abstain import Place
-    from pipeline.execution.on_ray import Workers
+
+_VIDEOS_A_COMMIT = 1000
 
 _SHOWN = ["video_id", "clip_id", "start_s", "end_s", "question_id", "question", "answer", "relevance", "evidence"]
 _SHOWN += ["abstained", "abstain_below", "question_truncated"]
@@ -106,6 +108,22 @@ class AskReport:
     answers: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What every step of one run of jobs.ask has at hand."""
+
+    index: Index
+    prepared: Prepared
+    recipe: Recipe
+    run_id: str
+    watch: Stopwatch
+    check_lock: Callable[[], None]
+
+    @property
+    def cutter(self) -> Cutter:
+        return Cutter(self.index, self.prepared, self.recipe)
+
+
 @dataclass
 class _Pending:
     """What one video is still asked: target -> clip_ids ([None] for the whole video)."""
@@ -127,7 +145,7 @@ def prepare_ask(asking: Asking, thresholds_file: Path | None = None) -> Prepared
     return Prepared(config, resolve_model(config.model, "model"), encoder, thresholds, _listing_of(videos))
 
 
-def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Say) -> AskReport:
+def run_ask(asking: Asking, prepared: Prepared, executor: Executor, say: Say) -> AskReport:
     """Ask, and return the answers, old and new. The run's row is in `runs` already."""
     index, run_id, watch = Index.open(asking.index), new_run_id(), Stopwatch()
     with index_lock(index.storage, say) as check_lock:
@@ -136,9 +154,9 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         identities = (prepared.model.identity, prepared.encoder.identity)
         recipe = Recipe.of(prepared.config, *identities, prepared.thresholds, asking.targets)
         _refuse_other_recipe(index, recipe)
-        writer = Writer(index, prepared, recipe, run_id, watch, check_lock)
+        run = _Run(index, prepared, recipe, run_id, watch, check_lock)
         abstain_below = prepared.thresholds.tau_t if asking.abstain_below is None else asking.abstain_below
-        wanted, questions = _chosen(index, asking, writer)
+        wanted, questions = _chosen(index, asking, run)
         pending, n_there = _pending(index, prepared.listing, wanted, recipe, abstain_below)
         n_asked = sum(len(ids) for p in pending for ids in p.targets.values())
         say(f"{n_asked} to ask, {n_there} answered already", event="plan", run_id=run_id)
@@ -146,8 +164,8 @@ def run_ask(asking: Asking, prepared: Prepared, cluster: ClusterOptions, say: Sa
         if pending:
             named = [(p.video["uri"], p.video["root"]) for p in pending]
             refuse_strangers(index.url, named, recorded_roots(index))
-            questions = questions or _embed(writer)
-            failed = _work(pending, writer, questions, abstain_below, cluster, say)
+            questions = questions or _embed(run)
+            failed = _work(pending, run, questions, abstain_below, executor, say)
         if asking.standing:
             keep_standing(index, asking.targets)
         config = replace(prepared.config, questions=asking.questions)
@@ -164,7 +182,7 @@ def _refuse_other_recipe(index: Index, recipe: Recipe) -> None:
         )
 
 
-def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[Target, dict[str, str]], Questions | None]:
+def _chosen(index: Index, asking: Asking, run: _Run) -> tuple[dict[Target, dict[str, str]], Questions | None]:
     """What each question is asked of: target -> {video_id or clip_id: video_id}; and vectors, if choosing took them."""
     rows = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
     names = asking.filterable.names
@@ -177,7 +195,7 @@ def _chosen(index: Index, asking: Asking, writer: Writer) -> tuple[dict[Target, 
     everything = dict(sorted(zip(ids, videos, strict=True)))
     if asking.top is None or not everything:
         return dict.fromkeys(asking.targets, everything), None
-    questions = _embed(writer)
+    questions = _embed(run)
     return _most_relevant(index, asking, everything, questions, asking.top), questions
 
 
@@ -241,71 +259,67 @@ def _existing(index: Index, recipe: Recipe, abstain_below: float) -> dict[tuple[
     return found
 
 
-def _embed(writer: Writer) -> Questions:
+def _embed(run: _Run) -> Questions:
     from pipeline.describing.item_describer import embed_questions  # torch: a run with nothing to ask never imports it
 
-    return embed_questions(writer.setup())
+    return embed_questions(run.cutter.setup(run.run_id))
 
 
 def _work(
     pending: Sequence[_Pending],
-    writer: Writer,
+    run: _Run,
     questions: Questions,
     abstain_below: float,
-    cluster: ClusterOptions,
+    executor: Executor,
     say: Say,
 ) -> int:
-    """Waves of videos, each ending in a commit. Ray starts with the first frame that must be looked at."""
-    failed = 0
+    """Some videos at a time, then a commit. Workers start with the first frame that must be looked at."""
+    failed = n_clips = 0
+    staged = Staged(run.index.storage)
     with ExitStack() as stack, Progress(len(pending), say) as progress:
         workers: Workers | None = None
-        for first in range(0, len(pending), WAVE_VIDEOS):
-            wave = pending[first : first + WAVE_VIDEOS]
-            work = _begin(wave, writer, questions, abstain_below)
+        for first in range(0, len(pending), _VIDEOS_A_COMMIT):
+            some = pending[first : first + _VIDEOS_A_COMMIT]
+            work = _begin(some, run, questions, abstain_below)
             items = [item for w in work for item in w.items]
             if items and workers is None:
-                make_ready((writer.prepared.encoder, writer.prepared.model), say)
-                workers = stack.enter_context(_workers(writer, abstain_below, cluster))
-                say(f"pools: {workers.pools}")
-                progress.staffed(workers.pools.of_stages)
+                make_ready((run.prepared.encoder, run.prepared.model), progress.say)
+                setup = _setup(run, abstain_below)
+                workers = stack.enter_context(executor.open(run.prepared.config, setup, progress.say))
             if workers is not None:
                 by_id = {w.source.video_id: w for w in work}
-                for receipt in staged_or_run(items, writer, workers):
+                for receipt in receipts_of(items, workers, staged):
                     by_id[receipt.video_id].answers.append(receipt)
-                    progress.worked(receipt.seconds)
-                    progress.add(0, receipt.n_clips)
-            failed += _commit(wave, work, writer)
-            progress.add(len(wave), 0)
+                    n_clips += receipt.n_clips
+                    progress.look(workers.loads(), n_clips)
+            n_failed = _commit(some, work, run)
+            failed += n_failed
+            for number in range(len(some)):
+                progress.finished(number < n_failed)
     return failed
 
 
-def _workers(writer: Writer, abstain_below: float, cluster: ClusterOptions) -> "Workers":
-    from pipeline.execution.on_ray import Workers  # seconds of import that a run with nothing to look at never pays
-
-    return Workers(cluster, writer.prepared.config, _setup(writer, abstain_below))
+def _setup(run: _Run, abstain_below: float) -> DescribeSetup:
+    return replace(run.cutter.setup(run.run_id), abstain_below=abstain_below)
 
 
-def _setup(writer: Writer, abstain_below: float) -> DescribeSetup:
-    return replace(writer.setup(), abstain_below=abstain_below)
-
-
-def _begin(wave: Sequence[_Pending], writer: Writer, questions: Questions, abstain_below: float) -> list[Work]:
+def _begin(wave: Sequence[_Pending], run: _Run, questions: Questions, abstain_below: float) -> list[VideoWork]:
     ids = pa.array([p.video["video_id"] for p in wave])
-    rows = pc.index_in(ids, writer.prepared.listing.table["video_id"].combine_chunks()).to_pylist()
+    rows = pc.index_in(ids, run.prepared.listing.table["video_id"].combine_chunks()).to_pylist()
     todos = [Todo(row, "again", "answer", tuple(sorted(p.whole)), 0) for row, p in zip(rows, wave, strict=True)]
-    work = writer.begin(todos)
+    work = run.cutter.begin(todos)
     asked_of = {p.video["video_id"]: p for p in wave}
-    for w, clips, segments in writer.stored(work):
-        _cut(asked_of[w.source.video_id], w, clips, segments, writer, questions, abstain_below)
+    for w, clips, segments in run.cutter.stored(work):
+        _cut(asked_of[w.source.video_id], w, clips, segments, run, questions, abstain_below)
     return work
 
 
 def _cut(
     p: _Pending,
-    w: Work,
+    w: VideoWork,
     clips: pa.Table,
     segments: pa.Table,
-    writer: Writer,
+    run: _Run,
     questions: Questions,
     abstain_below: float,
 ) -> None:
@@ -322,10 +336,10 @@ def _cut(
                 abstained.append((places[clip_id], shown))
             else:
                 asked.setdefault(target, []).append(clip_id)
-    w.items = list(_items(w, clips, segments, asked, questions, writer.recipe))
+    w.items = list(_items(w, clips, segments, asked, questions, run.recipe))
     dim = segments.schema.field("embedding").type.list_size
-    setup = _setup(writer, abstain_below)
-    w.answers += stage_abstentions(writer.index.storage, w.source, abstained, setup, dim, questions.cut)
+    setup = _setup(run, abstain_below)
+    w.answers += stage_abstentions(run.index.storage, w.source, abstained, setup, dim, questions.cut)
 
 
 def _places(clips: pa.Table, segments: pa.Table) -> dict[str | None, "Place"]:
@@ -342,7 +356,7 @@ def _places(clips: pa.Table, segments: pa.Table) -> dict[str | None, "Place"]:
 
 
 def _items(
-    w: Work,
+    w: VideoWork,
     clips: pa.Table,
     segments: pa.Table,
     asked: dict[Target, list[str | None]],
@@ -365,18 +379,16 @@ def _items(
         )
 
 
-def _commit(wave: Sequence[_Pending], work: Sequence[Work], writer: Writer) -> int:
+def _commit(wave: Sequence[_Pending], work: Sequence[VideoWork], run: _Run) -> int:
     """One commit. A video of which something could not be read keeps the answers it had. Returns how many those are."""
     drops: list[tuple[str, str | None]] = []
     inputs, rows, errors, failed = list[str](), [], list[dict[str, Any]](), 0
     for p, w in zip(wave, work, strict=True):
         outcome = ledger.Outcome(
-            w.listed, w.todo, None, answers=w.answers, before=w.before, fingerprints=writer.recipe.fingerprints
+            w.listed, w.todo, None, answers=w.answers, before=w.before, fingerprints=run.recipe.fingerprints
         )
-        errors += ledger.error_records(outcome, writer.run_id)
-        for receipt in w.answers:
-            for stage, seconds in receipt.seconds.items():
-                writer.watch.add(stage, seconds)
+        errors += ledger.error_records(outcome, run.run_id)
+        run.watch.add_video(None, w.answers)
         is_failed = bool(outcome.failures)
         failed += is_failed
         if is_failed and p.replaced:
@@ -384,10 +396,10 @@ def _commit(wave: Sequence[_Pending], work: Sequence[Work], writer: Writer) -> i
         inputs += [receipt.item_key for receipt in w.answers if receipt.is_staged]
         drops += [(w.source.video_id, target.subkey) for target in p.replaced]
         if not is_failed:
-            rows.append(ledger.video_record(outcome, writer.run_id))
-    writer.check_lock()
+            rows.append(ledger.video_record(outcome, run.run_id))
+    run.check_lock()
     drop = {"answers": drops} if drops else {}
-    commit(writer.index, inputs, ledger.videos_table(rows), ledger.errors_table(errors), drop)
+    commit(run.index, inputs, ledger.videos_table(rows), ledger.errors_table(errors), drop)
     return failed
 
 

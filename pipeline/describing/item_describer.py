@@ -46,8 +46,7 @@ class ItemDescriber:
         encoder = open_model(setup.encoder, "encoder")
         self._encoder = Encoder(encoder.path, device, dtype)
         self._normalisation = encoder.normalisation
-        questions = _embed_questions(self._encoder, setup.recipe.texts)
-        self._questions = questions.vectors
+        self.questions = _embed_questions(self._encoder, setup.recipe.texts)
         self._describer: Describer | None = None
         if setup.recipe.texts:
             model = open_model(setup.model, "model")
@@ -66,7 +65,7 @@ class ItemDescriber:
             setup.p,
             self._encoder.dim,
             setup.abstain_below,
-            questions.cut,
+            self.questions.cut,
         )
 
     def rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
@@ -113,7 +112,7 @@ class ItemDescriber:
         if questions:
             whole, span_s = adatp.Visual.cat(visuals), (embedded[0].clip.start_s, embedded[-1].clip.end_s)
             for target in questions:
-                shown = show_whole_video(target, self._questions[target], item.source.video_id, embedded)
+                shown = show_whole_video(target, self.questions.vectors[target], item.source.video_id, embedded)
                 asks.append(self._answer(item, shown, whole, None, span_s))
         return asks
 
@@ -136,7 +135,7 @@ class ItemDescriber:
         clip_id = clip_id_of(item.source.video_id, clip.clip_index)
         segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(lengths))]
         for target in (t for t in item.targets if t.scope == "clip"):
-            shown = choose_shown(target, lengths, segment_relevance(means, self._questions[target]), segments)
+            shown = choose_shown(target, lengths, segment_relevance(means, self.questions.vectors[target]), segments)
             yield self._answer(item, shown, visual, clip_id, (clip.start_s, clip.end_s))
 
     def _ask_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[Ask]:

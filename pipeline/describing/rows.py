@@ -13,8 +13,8 @@ from pipeline.config import ModelIdentity
 from pipeline.describing.embed import EmbeddedClip
 from pipeline.index.schemas import embedding_type, table_schema
 from pipeline.items.evidence import FloatArray
-from pipeline.items.item import Shown, Source
-from pipeline.types import Target, clip_id_of, segment_id_of
+from pipeline.items.item import Shown
+from pipeline.types import Source, Target, clip_id_of, segment_id_of
 
 Record = dict[str, Any]
 

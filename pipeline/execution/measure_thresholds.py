@@ -13,18 +13,17 @@ from typing import Any
 
 import torch
 
+from pipeline.archive.readable import readable
 from pipeline.config import ModelIdentity
 from pipeline.decoding.decoder import Decoder
 from pipeline.decoding.sampling import parse_sampling, plan_clips
 from pipeline.describing.calibration import PHRASES, TooFewFrames, calibrate
 from pipeline.errors import VideoError
-from pipeline.execution.stages import readable
 from pipeline.items.evidence import FloatArray
-from pipeline.items.item import Source
 from pipeline.models.checkpoints import ModelFiles, open_model
 from pipeline.models.encoder import Encoder
 from pipeline.models.pixels import normalise
-from pipeline.types import Bounds, ResizeRecipe
+from pipeline.types import Bounds, ResizeRecipe, Source
 
 CLIPS_A_VIDEO = 2
 

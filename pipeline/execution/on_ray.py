@@ -1,13 +1,18 @@
-"""The only file that knows Ray: pools of workers, and rows streaming through them one at a time."""
+"""The only file that knows Ray: workers are its actors, frames lie in its object store, calls are actor calls.
 
-import logging
+Why not Ray Data's own streaming stands in docs/architecture.md.
+"""
+
+import inspect
 import os
 import re
 import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -16,9 +21,6 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's own inner workings
 os.environ.setdefault("RAY_AUTH_MODE", "token")
-# Nothing finished for so long ends the run: a worker hangs, or nodes never come. Ray's half an hour is short for eight
-# clips of a large model on a CPU.
-os.environ.setdefault("RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S", "3600")
 if os.environ["RAY_AUTH_MODE"] == "token" and not (
     "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or "RAY_ADDRESS" in os.environ
 ):
@@ -27,108 +29,185 @@ if os.environ["RAY_AUTH_MODE"] == "token" and not (
 import pyarrow as pa
 import ray
 from ray._private import ray_constants
-from ray.data._internal.execution import streaming_executor_state
-from ray.data.exceptions import ExecutionTimeoutError
 from ray.util import metrics
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import DescribeSetup, IndexConfig
 from pipeline.errors import JobError, UsageError
-from pipeline.execution.attempts import Attempts
 from pipeline.execution.pools import ClusterOptions, Node, Pools, choose_pools
-from pipeline.execution.stages import DecodeStage, DescribeStage, ProbeStage, StagingStage
-from pipeline.items.evidence import Questions
-from pipeline.items.item import (
-    Item,
-    Probed,
-    Receipt,
-    Source,
-    in_blocks,
-    item_to_row,
-    probed_from_record,
-    receipt_from_record,
-    source_to_row,
+from pipeline.execution.stages import MAX_DEATHS, Stages, WorkerSetup
+from pipeline.execution.workers import (
+    Call,
+    Decoded,
+    Died,
+    Event,
+    Finished,
+    FramesLost,
+    Pool,
+    Ready,
+    Workers,
 )
+from pipeline.items.item import Item, Receipt
+from pipeline.items.wire import item_to_row, probed_from_record, receipt_from_record, source_to_row
 from pipeline.storage.s3 import is_s3
-
-# The driver asks what is finished, what is idle and what has room ten times a second, for 9 ms of CPU each time.
-# Workers have a block in hand and one waiting: they do not notice that it asks four times.
-streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = 0.25
 
 REACH_S = 20.0
 """A head node that does not take a connection for so long is taken for absent."""
 
+FRAMES_SHARE = 0.4
+"""Of the cluster's object store may hold decoded frames: what is over is for rows on their way and for uneven nodes."""
 
-class Workers:
-    """Ray, for the length of a run. `with Workers(...) as workers`: what was started is ended."""
+NODES_EVERY_S = 2.0
+"""How often the driver looks which nodes there are."""
 
-    def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: DescribeSetup) -> None:
-        self._cluster, self._config, self._setup = cluster, config, setup
-        self._questions: Questions | None = None
+THREADS = 256
+"""Calls one describe worker may have in hand; the room it is given work by is smaller (workers.py)."""
 
-    def __enter__(self) -> "Workers":
-        _start_ray(self._cluster)
-        nodes = _nodes()
-        self.pools = choose_pools(nodes, self._cluster)
-        _refuse_impossible(self._config, self._cluster, nodes, self.pools)
-        self._attempts = _count_attempts()
-        self._metrics = _Metrics()
-        return self
 
-    def __exit__(self, *exc: object) -> None:
+@contextmanager
+def open_on_ray(
+    cluster: ClusterOptions, stages: Stages, config: IndexConfig, setup: DescribeSetup, say: Callable[..., None]
+) -> Iterator[Workers]:
+    """Ray, for the length of a run: what was started is ended."""
+    started = time.monotonic()
+    _start_ray(cluster)
+    try:
+        host = _Actors(cluster, config, WorkerSetup(config.sampling, config.bounds, config.output, setup), stages)
+        say(f"Ray stands after {time.monotonic() - started:.1f} s; pools: {host.pools()}; workers load", event="pools")
+        yield Workers(host, config.batch_size or DEFAULT_BATCH, setup.frame_bytes, cluster.patience_s)
+    finally:
         ray.shutdown()
 
-    def probe(self, sources: Sequence[Source]) -> Iterator[Probed]:
-        """Each video's facts and clips, in any order."""
-        if not sources:
-            return
-        blocks = in_blocks([(source_to_row(source), 1) for source in sources], self.pools.decode)
-        rows = ray.data.from_blocks(blocks).map_batches(
-            ProbeStage,
-            fn_constructor_args=(self._config.sampling, self._config.bounds),
-            **_pool(min(self.pools.decode, len(blocks)), self.pools.decode_cpus),
-        )
-        yield from map(probed_from_record, _records(rows))
 
-    def run_items(self, items: Sequence[Item]) -> Iterator[Receipt]:
-        """decode -> embed and describe -> stage: one receipt an item, in any order."""
-        if not items:
-            return
-        pools, begin = self.pools, _Begin(self._attempts)
-        blocks = in_blocks([(item_to_row(item), len(item.clips)) for item in items], max(pools.decode, pools.describe))
-        rows = (
-            ray.data.from_blocks(blocks)
-            .map_batches(
-                DecodeStage,
-                fn_constructor_args=(self._config.bounds, self._setup.model.resize, self._setup.encoder.resize, begin),
-                **_pool(min(pools.decode, len(blocks)), pools.decode_cpus),
-            )
-            .map_batches(
-                DescribeStage,
-                fn_constructor_args=(self._setup, begin),
-                **_pool(min(pools.describe, len(blocks)), pools.describe_cpus, pools.describe_gpus),
-            )
-            .map_batches(
-                # A worker that stays: for a task of no cores Ray starts a process, and ends it a second later.
-                StagingStage,
-                fn_constructor_args=(self._config.output,),
-                **_pool(min(pools.describe, len(blocks)), 0),
-            )
-        )
-        for receipt in map(receipt_from_record, _records(rows)):
-            self._metrics.add_item(receipt)
-            yield receipt
+DEFAULT_BATCH = 32
+"""Clips a describe worker is given to decode together, when --batch-size does not say: see adatp.engine."""
+
+
+class _Worker:
+    """An actor that holds one stage of a run."""
+
+    def __init__(self, stage: Callable[[WorkerSetup], Any], setup: WorkerSetup) -> None:
+        _send_rows_packed()
+        self._stage = stage(setup)
+
+    def ready(self) -> Any:
+        """A describe worker's questions."""
+        return self._stage.questions() if hasattr(self._stage, "questions") else None
+
+    def probe(self, row: pa.Table) -> pa.Table:
+        return self._stage.probe(row)
+
+    def decode(self, row: pa.Table) -> tuple[pa.Table | None, tuple[int, pa.Table | None]]:
+        """(frames, (bytes, None)) or (None, (0, receipt)): two objects, of which the driver fetches the second."""
+        frames, receipt = self._stage.decode(row)
+        return frames, (0 if frames is None else frames.nbytes, receipt)
+
+    def describe(self, row: pa.Table, only: Sequence[int] | None, is_trial: bool) -> pa.Table:
+        return self._stage.describe(row, only, is_trial)
+
+
+class _Actors:
+    """The host of a cluster."""
+
+    def __init__(self, cluster: ClusterOptions, config: IndexConfig, setup: WorkerSetup, stages: Stages) -> None:
+        self._cluster, self._setup, self._stages = cluster, ray.put(setup), stages
+        self._actors: list[Any] = []
+        self._calls: dict[Any, tuple[int, Call | None]] = {}  # what is waited for -> worker and call; None: it starts
+        self._seen_at = -NODES_EVERY_S
+        nodes = _nodes()
+        self._pools = choose_pools(nodes, cluster)
+        _refuse_impossible(config, cluster, nodes, self._pools)
+        self._metrics = _Metrics()
+
+    @property
+    def frames_bytes(self) -> int:
+        return int(FRAMES_SHARE * ray.cluster_resources().get("object_store_memory", 1 << 30))
+
+    def pools(self) -> Pools:
+        """Pools of the nodes there are now: planned ones grow and shrink with them."""
+        if time.monotonic() - self._seen_at > NODES_EVERY_S:
+            self._seen_at = time.monotonic()
+            if nodes := [node for node in _nodes() if node.cpus]:
+                self._pools = choose_pools(nodes, self._cluster)
+        return self._pools
+
+    def start(self, pool: Pool) -> int:
+        of_decode = pool == "decode"
+        options = {
+            "num_cpus": self._pools.decode_cpus if of_decode else self._pools.describe_cpus,
+            "num_gpus": 0 if of_decode else self._pools.describe_gpus,
+            "max_concurrency": 1 if of_decode else THREADS,
+            "max_restarts": 0,  # a worker that died is replaced, once it is known what it had in hand
+        }
+        stage = self._stages.decode if of_decode else self._stages.describe
+        actor = ray.remote(_Worker).options(**options).remote(stage, self._setup)
+        self._actors.append(actor)
+        worker = len(self._actors) - 1
+        self._calls[actor.ready.remote()] = worker, None
+        return worker
+
+    def stop(self, worker: int) -> None:
+        self._actors[worker] = None  # the last handle: Ray ends the actor
+
+    def call(self, worker: int, call: Call) -> None:
+        actor = self._actors[worker]
+        if call.what == "describe":
+            ref = actor.describe.remote(call.frames, call.only, call.is_trial)
+        elif isinstance(call.work, Item):
+            call.frames, ref = actor.decode.options(num_returns=2).remote(item_to_row(call.work))
+        else:
+            ref = actor.probe.remote(source_to_row(call.work))
+        self._calls[ref] = worker, call
 
     def count_videos(self, statuses: Mapping[str, int]) -> None:
-        """Committed videos, for whoever scrapes this cluster's metrics."""
         self._metrics.add_videos(statuses)
 
-    def questions(self) -> Questions:
-        """The recipe's questions as the encoder sees them, made on a worker, once: the driver loads no model."""
-        if self._questions is None:
-            remote = ray.remote(num_cpus=self.pools.decode_cpus)(_embed_questions)
-            self._questions = ray.get(remote.remote(self._setup))
-        return self._questions
+    def wait(self, timeout_s: float) -> list[Event]:
+        if not self._calls:
+            time.sleep(min(timeout_s, 0.05))
+            return []
+        refs = list(self._calls)
+        ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s, fetch_local=False)
+        if ready:
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        events: list[Event] = []
+        for ref in ready:
+            if ref in self._calls:  # else its worker turned out to be dead just now
+                events += self._event(ref, *self._calls.pop(ref))
+        return events
+
+    def _event(self, ref: Any, worker: int, call: Call | None) -> list[Event]:
+        try:
+            value = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            return self._failed(error, worker, call)
+        if call is None:
+            return [Ready(worker, value)]
+        if call.what == "decode":
+            n_bytes, receipt = value
+            frames, call.frames = call.frames, None
+            if receipt is None:
+                return [Decoded(worker, call, frames, n_bytes)]
+            value = receipt
+        record = value.to_pylist()[0]
+        result = probed_from_record(record) if call.what == "probe" else receipt_from_record(record)
+        if isinstance(result, Receipt):
+            self._metrics.add_item(result)
+        return [Finished(worker, call, result)]
+
+    def _failed(self, error: Exception, worker: int, call: Call | None) -> list[Event]:
+        """A lost worker or lost frames go on; what raises in a worker is a bug, a lost storage or a broken model."""
+        lost = ray.exceptions.ObjectLostError
+        if call is not None and (isinstance(error, lost) or isinstance(getattr(error, "cause", None), lost)):
+            return [FramesLost(worker, call)]
+        said = what_failed(str(error))
+        is_death = isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.ActorUnavailableError))
+        if not is_death or (call is None and said is not None):
+            raise JobError(said or f"a worker failed: {type(error).__name__}") from error
+        self._calls = {ref: (who, what) for ref, (who, what) in self._calls.items() if who != worker}
+        if self._actors[worker] is not None:
+            ray.kill(self._actors[worker])  # one that is only out of reach must not come back
+            self._actors[worker] = None
+        return [Died(worker)]
 
 
 def answer_videos(
@@ -140,7 +219,8 @@ def answer_videos(
 ) -> Iterator[pa.Table]:
     """Rows of videos through two pools, one that decodes and one that holds the models: one row each, in any order.
 
-    `decode` and `ask` are a stage's class and arguments; `ask` also gets what counts attempts. Ray ends with the rows.
+    `decode` and `ask` are a stage's class and arguments; `ask` is also told which attempt this is. Ray ends with the
+    rows.
     """
     _start_ray(cluster)
     try:
@@ -150,22 +230,78 @@ def answer_videos(
                 f"{data} is a local path, but the cluster has several nodes; expected --shared-filesystem, "
                 "if every node sees the same files there"
             )
-        pools, begin = choose_pools(nodes, cluster), _Begin(_count_attempts())
-        answered = (
-            ray.data.from_blocks(list(rows))
-            .map_batches(
-                decode[0], fn_constructor_args=decode[1], **_pool(min(pools.decode, len(rows)), pools.decode_cpus)
-            )
-            .map_batches(
-                ask[0],
-                fn_constructor_args=(*ask[1], begin),
-                **_pool(min(pools.describe, len(rows)), pools.describe_cpus, pools.describe_gpus),
-            )
-        )
-        for record in _records(answered):
-            yield pa.Table.from_pylist([record])
+        pools = choose_pools(nodes, cluster)
+        decoders = _Line(min(pools.decode, len(rows)), pools.decode_cpus, 0, *decode)
+        askers = _Line(min(pools.describe, len(rows)), pools.describe_cpus, pools.describe_gpus, *ask)
+        for row in rows:
+            decoders.add(row)
+        while decoders.is_at_work or askers.is_at_work:
+            decoders.hand_out(room=2 * pools.describe - len(askers.waiting))
+            askers.hand_out()
+            ready, _ = ray.wait([*decoders.calls, *askers.calls], num_returns=1, fetch_local=False)
+            for ref in ready:
+                if ref in decoders.calls:
+                    if (decoded := decoders.came_back(ref)) is not None:
+                        askers.add(decoded)
+                elif (answered := askers.came_back(ref)) is not None:
+                    yield ray.get(answered)
     finally:
         ray.shutdown()
+
+
+class _Line:
+    """Actors of one stage that take one row at a time; a row whose actor died goes to another."""
+
+    def __init__(self, n: int, cpus: float, gpus: float, stage: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._make: Callable[[], Any] = lambda: (
+            ray.remote(_Callable).options(num_cpus=cpus, num_gpus=gpus).remote(stage, args)
+        )
+        self._idle = [self._make() for _ in range(n)]
+        self.waiting: deque[tuple[Any, int]] = deque()  # rows, and which attempt at each is next
+        self.calls: dict[Any, tuple[Any, Any, Any, int]] = {}  # done -> (result, actor, row, attempt)
+
+    @property
+    def is_at_work(self) -> bool:
+        return bool(self.waiting or self.calls)
+
+    def add(self, row: Any) -> None:
+        self.waiting.append((row, 1))
+
+    def hand_out(self, room: int | None = None) -> None:
+        while self.waiting and self._idle and (room is None or len(self.calls) < room):
+            (row, attempt), actor = self.waiting.popleft(), self._idle.pop()
+            result, done = actor.run.options(num_returns=2).remote(row, attempt)
+            self.calls[done] = result, actor, row, attempt
+
+    def came_back(self, done: Any) -> Any:
+        """The result's reference; None where its actor died."""
+        result, actor, row, attempt = self.calls.pop(done)
+        try:
+            ray.get(done)
+        except ray.exceptions.RayActorError as error:
+            if (said := what_failed(str(error))) or attempt > MAX_DEATHS:
+                raise JobError(said or f"{attempt} workers died on one video") from error
+            self._idle.append(self._make())
+            self.waiting.appendleft((row, attempt + 1))
+            return None
+        except ray.exceptions.RayError as error:
+            raise JobError(what_failed(str(error)) or f"a worker failed: {type(error).__name__}") from error
+        self._idle.append(actor)
+        return result
+
+
+class _Callable:
+    """An actor around a stage that is called with a row; one that counts attempts asks this which it is at."""
+
+    def __init__(self, stage: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        _send_rows_packed()
+        self._attempt = 1
+        wants_attempts = len(inspect.signature(stage).parameters) > len(args)
+        self._stage = stage(*args, *([lambda work: self._attempt] if wants_attempts else []))
+
+    def run(self, row: pa.Table, attempt: int) -> tuple[pa.Table, None]:
+        self._attempt = attempt
+        return self._stage(row), None
 
 
 def _nodes() -> list[Node]:
@@ -174,18 +310,6 @@ def _nodes() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-
-
-def _count_attempts() -> Any:
-    """Attempts, beside the driver: a node that is lost must not take along what was counted on the others."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Attempts).remote()
-
-
-def _embed_questions(setup: DescribeSetup) -> Questions:
-    from pipeline.describing.item_describer import embed_questions  # torch, on the worker
-
-    return embed_questions(setup)
 
 
 class _Metrics:
@@ -206,18 +330,6 @@ class _Metrics:
     def add_videos(self, statuses: Mapping[str, int]) -> None:
         for status, n in statuses.items():
             self._videos.inc(n, {"status": status})
-
-
-class _Begin:
-    """The attempts of this process as a plain function, for stages that know no Ray."""
-
-    def __init__(self, attempts: Any) -> None:
-        self._attempts = attempts
-
-    def __call__(self, work: str) -> int:
-        process = ray.get_runtime_context().get_worker_id()
-        attempt: int = ray.get(self._attempts.begin.remote(work, process))
-        return attempt
 
 
 def _start_ray(cluster: ClusterOptions) -> None:
@@ -250,10 +362,6 @@ def _start_ray(cluster: ClusterOptions) -> None:
         signal.signal(signum, handler)
     _send_rows_packed.cache_clear()  # what an earlier Ray of this process was told ended with it
     _send_rows_packed()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what stops a run is said once, by the job
 
 
 @contextmanager
@@ -297,35 +405,6 @@ def _unpack(message: pa.Buffer) -> pa.Table:
 @cache
 def _send_rows_packed() -> None:
     ray.util.register_serializer(pa.Table, serializer=_pack, deserializer=_unpack)
-
-
-def _pool(size: int, cpus: float, gpus: float = 0) -> dict[str, Any]:
-    return {
-        "batch_size": 1,
-        "batch_format": "pyarrow",
-        "compute": ray.data.ActorPoolStrategy(size=size),
-        "num_cpus": cpus,
-        "num_gpus": gpus,
-    }
-
-
-def _records(rows: Any) -> Iterator[dict[str, Any]]:
-    """Rows as they come. What raises in a worker is a bug, a lost storage or a broken model: one line, and the end.
-
-    Blocks, not batches: an iterator over batches tells Ray's statistics of each, which costs more than fetching it.
-    """
-    try:
-        for bundle in rows.iter_internal_ref_bundles():
-            for block in bundle.blocks:
-                yield from ray.get(block.ref).to_pylist()
-    except ExecutionTimeoutError as error:
-        patience_s = rows.context.execution_no_progress_timeout_s
-        raise JobError(
-            f"no worker finished anything for {patience_s:g} s: one hangs, or the cluster has no room for its pools; "
-            "what is staged is kept; RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S is the patience in seconds"
-        ) from error
-    except ray.exceptions.RayError as error:
-        raise JobError(what_failed(str(error)) or f"a worker failed: {type(error).__name__}") from error
 
 
 _WRAPPERS = ("RayTaskError", "UserCodeException")  # say no more than that something failed, before or after what did

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import UsageError
 
@@ -17,9 +18,10 @@ class ClusterOptions:
     num_cpus: int | None = None
     num_gpus: int | None = None
     shared_filesystem: bool = False
-    decode_workers: int | None = None  # None: planned from the nodes there are
-    describe_workers: int | None = None
+    decode_workers: tuple[int, int] | None = None  # least and most; None: planned from the nodes there are
+    describe_workers: tuple[int, int] | None = None
     describe_gpus: float | None = None  # of each describe worker; None: one where there is any
+    patience_s: float = 3600.0  # nothing finished for so long ends the run
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,23 @@ class Node:
 
 @dataclass(frozen=True)
 class Pools:
-    """`decode` actors of `decode_cpus` each; `describe` actors of `describe_cpus` and `describe_gpus` each."""
+    """At least `decode` actors of `decode_cpus` each and `describe` actors of `describe_cpus` and `describe_gpus` each.
+
+    `*_most` None: no more than that. Else another worker is asked for while work waits for one.
+    """
 
     decode: int
     decode_cpus: float
     describe: int
     describe_cpus: float
     describe_gpus: float
+    decode_most: int | None = None
+    describe_most: int | None = None
 
-    @property
-    def of_stages(self) -> dict[str, int]:
-        """How many actors work at each stage."""
-        return {"decode": self.decode, "embed": self.describe, "describe": self.describe}
+    def bounds(self, pool: Literal["decode", "describe"]) -> tuple[int, int]:
+        """(least, most) workers of a pool."""
+        least, most = (self.decode, self.decode_most) if pool == "decode" else (self.describe, self.describe_most)
+        return least, least if most is None else most
 
     def __str__(self) -> str:
         device = (
@@ -51,19 +58,37 @@ class Pools:
             if self.describe_gpus
             else f"{self.describe_cpus:g} CPU"
         )
-        return f"decode {self.decode} x {self.decode_cpus:g} CPU, describe {self.describe} x {device}"
+        decode, describe = (
+            f"{least}" if least == most else f"{least} to {most}"
+            for least, most in (self.bounds("decode"), self.bounds("describe"))
+        )
+        return f"decode {decode} x {self.decode_cpus:g} CPU, describe {describe} x {device}"
+
+
+@dataclass(frozen=True)
+class StageLoad:
+    """One pool of workers at a moment: how many there are, how many of them work, what waits, what is done."""
+
+    workers: int
+    busy: int
+    waiting: int
+    done: int
 
 
 def choose_pools(nodes: Sequence[Node], cluster: ClusterOptions) -> Pools:
-    """Pools as asked for, or as planned. Asked for, they may exceed the nodes there are: an autoscaler brings more."""
+    """Explicit sizes if given (an autoscaler may add nodes), else planned from the nodes."""
     if cluster.decode_workers is None and cluster.describe_workers is None:
         return plan_pools(nodes)
     if cluster.decode_workers is None or cluster.describe_workers is None:
         raise UsageError("--decode-workers and --describe-workers are given together or not at all")
     gpus = cluster.describe_gpus if cluster.describe_gpus is not None else float(any(node.gpus for node in nodes))
-    if cluster.decode_workers < 1 or cluster.describe_workers < 1 or gpus < 0:
-        raise UsageError("expected at least one decode worker and one describe worker, and no negative share of a GPU")
-    return Pools(cluster.decode_workers, 1, cluster.describe_workers, 1, gpus)
+    (decode, decode_most), (describe, describe_most) = cluster.decode_workers, cluster.describe_workers
+    if not (1 <= decode <= decode_most and 1 <= describe <= describe_most) or gpus < 0:
+        raise UsageError(
+            "expected at least one decode worker and one describe worker, the least before the most, and no negative "
+            "share of a GPU"
+        )
+    return Pools(decode, 1, describe, 1, gpus, decode_most, describe_most)
 
 
 def plan_pools(nodes: Sequence[Node]) -> Pools:

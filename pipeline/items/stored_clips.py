@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from pipeline.config import CLIPS_PER_ITEM, FRAMES_PER_CLIP
 from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance
-from pipeline.items.item import Item, Shown, Source, StoredSegments
-from pipeline.types import ClipPlan, Target
+from pipeline.items.item import Item, Shown, StoredSegments
+from pipeline.types import ClipPlan, Source, Target
 
 FRAMES_PER_ITEM = CLIPS_PER_ITEM * FRAMES_PER_CLIP
 """The size of any other item. Questions share frames, so those of a video this short are one item, however many."""

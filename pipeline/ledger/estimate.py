@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.archive.readable import readable
 from pipeline.config import IndexConfig
 from pipeline.decoding.decoder import Decoder
 from pipeline.decoding.sampling import parse_sampling
 from pipeline.errors import VideoError
-from pipeline.execution.stages import readable
 from pipeline.index.snapshot import Index
-from pipeline.items.item import Source
+from pipeline.types import Source
 
 
 @dataclass(frozen=True)

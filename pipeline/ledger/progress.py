@@ -1,17 +1,26 @@
 """Progress people can see: a live bar on a terminal, one line a minute anywhere else. And how a run speaks at all."""
 
 import json
+import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self
 
 from tqdm import tqdm
 
+from pipeline.execution.pools import StageLoad
+from pipeline.storage.base import Storage
+
 LINE_EVERY_S = 60.0
+LEAVE_EVERY_S = 5.0
+PROGRESS = "_state/progress.json"
+"""What a live run is at, for jobs.status --watch; gone with the run, or left behind by a crash, which means nothing."""
+
+_BAR = "{percentage:3.0f}%|{bar:16}| {n_fmt}/{total_fmt} videos [{elapsed}, {remaining} left] {postfix}"
 
 
 class Say(Protocol):
@@ -32,67 +41,105 @@ def say_as_json(text: str, /, **facts: object) -> None:
 
 
 class Progress:
-    """Counts finished videos and clips, and how busy the workers of each stage are.
+    """Counts finished videos and clips, and what each pool of workers is at.
 
-    `with Progress(total_videos, say) as progress: progress.add(videos, clips)`. On a terminal, lines become a bar.
+    `with Progress(total_videos, say, storage) as progress`. On a terminal it is one live line, else a line a minute. It
+    also leaves its numbers beside the index for `jobs.status --watch`.
     """
 
-    def __init__(self, total_videos: int, say: Say) -> None:
+    def __init__(self, total_videos: int, say: Say, storage: Storage | None = None) -> None:
         self._total, self._videos, self._clips, self._failed = total_videos, 0, 0, 0
         self._started = self._last_line = time.monotonic()
-        self._seconds: Counter[str] = Counter()
-        self._workers: Mapping[str, int] = {}
-        self._say = say
+        self._left = -math.inf  # when the numbers were last left beside the index
+        self._loads: Mapping[str, StageLoad] = {}
+        self._first_clip_s: float | None = None
+        self._say, self._storage = say, storage
         live = sys.stderr.isatty() and say is say_plainly
-        self._bar = tqdm(total=total_videos, unit="video", dynamic_ncols=True) if live else None
+        self._bar = tqdm(total=total_videos, unit="video", dynamic_ncols=True, bar_format=_BAR) if live else None
+        self._doing = "starting workers"
 
     def __enter__(self) -> Self:
+        self._show()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
+        if self._storage is not None:
+            self._storage.delete(PROGRESS)
 
-    def staffed(self, workers: Mapping[str, int]) -> None:
-        """How many workers each stage has, from now on."""
-        self._workers = workers
+    def say(self, text: str, /, **facts: object) -> None:
+        """A line of the run's log, above the live one where there is one."""
+        if self._bar is None:
+            self._say(text, **facts)
+        else:
+            self._bar.write(text, file=sys.stderr)
 
-    def worked(self, seconds: Mapping[str, float]) -> None:
-        """What stages took for one item, in seconds of one worker."""
-        self._seconds.update(seconds)
+    def finished(self, is_failed: bool) -> None:
+        """One video of which nothing more is to come."""
+        self._videos += 1
+        self._failed += is_failed
 
-    def add(self, videos: int, clips: int, failed: int = 0) -> None:
-        self._videos += videos
-        self._clips += clips
-        self._failed += failed
-        if self._bar is not None:
-            self._bar.update(videos)
-            self._bar.set_postfix_str(", ".join([f"{self._clips} clips, {self._failed} failed", *self._busy_words()]))
-        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            self._line()
+    def look(self, loads: Mapping[str, StageLoad], clips: int) -> None:
+        """What the pools are at now, and how many clips have rows. Called often."""
+        self._loads, self._clips, now = loads, clips, time.monotonic()
+        if self._first_clip_s is None and clips:
+            self._first_clip_s = now - self._started
+        missing = [pool for pool, load in loads.items() if not load.workers]
+        self._doing = f"waiting for the first {' and '.join(missing)} worker" if missing else ""
+        self._show()
+        if self._bar is None and now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            self._say(self._words(), event="progress", **self.facts())
+        if self._storage is not None and now - self._left >= LEAVE_EVERY_S:
+            self._left = now
+            self._storage.write_atomic(PROGRESS, json.dumps({"at": time.time(), **self.facts()}).encode())
 
-    def busy(self) -> dict[str, float]:
-        """Share of their time that the workers of each stage have worked since the start, 0 to 1."""
-        elapsed_s = max(time.monotonic() - self._started, 1e-9)
-        return {stage: s / (elapsed_s * self._workers.get(stage, 1)) for stage, s in self._seconds.items() if s > 0}
+    @property
+    def limiting(self) -> str | None:
+        """The pool that has most to do for each of its workers; None while nothing waits anywhere."""
+        loads = {pool: (load.busy + load.waiting) / load.workers for pool, load in self._loads.items() if load.workers}
+        most = max(loads, key=lambda pool: loads[pool], default=None)
+        return most if most is not None and loads[most] > 0 else None
 
-    def _busy_words(self) -> list[str]:
-        return [f"{stage} {share:.0%}" for stage, share in self.busy().items()]
-
-    def _line(self) -> None:
+    def facts(self) -> dict[str, object]:
         elapsed_s = time.monotonic() - self._started
-        left_s = elapsed_s / self._videos * (self._total - self._videos) if self._videos else None
-        busy = "; busy: " + ", ".join(self._busy_words()) if self._seconds else ""
-        self._say(
+        return {
+            "videos": self._videos,
+            "total": self._total,
+            "clips": self._clips,
+            "failed": self._failed,
+            "elapsed_s": round(elapsed_s, 1),
+            "left_s": None if not self._videos else round(elapsed_s / self._videos * (self._total - self._videos), 1),
+            "first_clip_s": None if self._first_clip_s is None else round(self._first_clip_s, 1),
+            "stages": {
+                pool: {**asdict(load), "per_s": round(load.done / max(elapsed_s, 1e-9), 2)}
+                for pool, load in self._loads.items()
+            },
+            "limits": self.limiting,
+        }
+
+    def _show(self) -> None:
+        if self._bar is None:
+            return
+        self._bar.n = self._videos
+        self._bar.set_postfix_str(self._doing or ", ".join([f"{self._clips} clips", *self._failures(), *self._pools()]))
+
+    def _failures(self) -> list[str]:
+        return [f"{self._failed} failed"] if self._failed else []
+
+    def _pools(self) -> list[str]:
+        marks = {self.limiting: " (limits)"}
+        return [
+            f"{pool} {load.busy}/{load.workers} busy, {load.waiting} waiting{marks.get(pool, '')}"
+            for pool, load in self._loads.items()
+        ]
+
+    def _words(self) -> str:
+        facts = self.facts()
+        left = "" if facts["left_s"] is None else f", about {facts['left_s']:.0f} s left"
+        pools = "; " + "; ".join([self._doing] if self._doing else self._pools()) if self._loads else ""
+        return (
             f"{self._videos}/{self._total} videos, {self._clips} clips, {self._failed} failed, "
-            f"{elapsed_s:.0f} s elapsed{'' if left_s is None else f', about {left_s:.0f} s left'}{busy}",
-            event="progress",
-            videos=self._videos,
-            total=self._total,
-            clips=self._clips,
-            failed=self._failed,
-            elapsed_s=round(elapsed_s, 1),
-            left_s=None if left_s is None else round(left_s, 1),
-            busy={stage: round(share, 3) for stage, share in self.busy().items()},
+            f"{facts['elapsed_s']:.0f} s elapsed{left}{pools}"
         )

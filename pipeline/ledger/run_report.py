@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from pipeline.errors import BooksDoNotBalance, UsageError
 from pipeline.execution.pools import Pools
 from pipeline.index.runs import record_run, videos_by_status
 from pipeline.index.snapshot import Index
+from pipeline.items.item import Probed, Receipt
 from pipeline.types import STATUSES
 
 POOL_STAGES = {"decode": ("probe", "decode"), "describe": ("embed", "describe")}
@@ -24,45 +26,57 @@ PACKAGES = ("torch", "transformers", "ray", "pyarrow", "av", "decord", "s3fs")
 
 @dataclass
 class Stopwatch:
-    """Items and seconds of work by stage, summed over all workers."""
+    """Items and seconds of work by stage, summed over all workers, and how long workers were there."""
 
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     items: Counter[str] = field(default_factory=Counter)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _began: float = 0.0
-
-    pools: Pools | None = None  # None: nothing had to be worked on
-    work_s: float = 0.0  # wall time from the first worker to the last
+    worker_s: defaultdict[str, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # pool -> seconds that its workers were there
+    gpu_s: float = 0.0  # seconds of GPUs held
+    work_s: float = 0.0  # wall time from the first worker to the last receipt
+    _looked: float | None = None
 
     def add(self, stage: str, seconds: float) -> None:
         self.items[stage] += 1
         self.seconds[stage] += seconds
 
-    def begin_work(self, pools: Pools) -> None:
-        self.pools, self._began = pools, time.monotonic()
+    def add_video(self, probed: Probed | None, receipts: Iterable[Receipt]) -> None:
+        """What a finished video took, what an earlier run staged of it included."""
+        if probed is not None:
+            self.add("probe", probed.seconds)
+        for receipt in receipts:
+            for stage, seconds in receipt.seconds.items():
+                self.add(stage, seconds)
 
-    def end_work(self) -> None:
-        self.work_s = time.monotonic() - self._began
+    def look(self, workers: Mapping[str, int], gpus_each: float) -> None:
+        """Called while work goes on, with the workers of each pool: those it found are counted since the last look."""
+        now = time.monotonic()
+        passed = 0.0 if self._looked is None else now - self._looked
+        self._looked = now
+        self.work_s += passed
+        self.gpu_s += passed * workers.get("describe", 0) * gpus_each
+        for pool, n in workers.items():
+            self.worker_s[pool] += passed * n
 
-    def deadline(self, config: IndexConfig, pools: Pools) -> float | None:
-        """When the budget is spent, by time.monotonic(); None without one."""
-        limits = [] if config.budget_s is None else [config.budget_s]
-        if config.budget_gpu_s is not None:
-            held = pools.describe * pools.describe_gpus
-            if not held:
-                raise UsageError("--gpu-budget given, but this run holds no GPU; expected --budget, a time")
-            limits.append(config.budget_gpu_s / held)
-        return self._began + min(limits) if limits else None
+    def is_spent(self, config: IndexConfig) -> bool:
+        """Whether the budget is used up: of time, or of GPUs held times how long."""
+        of_time = config.budget_s is not None and self.work_s >= config.budget_s
+        return of_time or (config.budget_gpu_s is not None and self.gpu_s >= config.budget_gpu_s)
 
     def busy(self) -> dict[str, float]:
-        """Share of the working time that each pool's workers were busy; the highest is what limits the run."""
-        if self.pools is None or self.work_s <= 0:
-            return {}
-        sizes = {"decode": self.pools.decode, "describe": self.pools.describe}
+        """Share of their time that each pool's workers were busy; the highest is what limits the run."""
         return {
-            pool: sum(self.seconds[stage] for stage in stages) / (self.work_s * sizes[pool])
+            pool: sum(self.seconds[stage] for stage in stages) / self.worker_s[pool]
             for pool, stages in POOL_STAGES.items()
+            if self.worker_s[pool] > 0
         }
+
+
+def refuse_gpu_budget(config: IndexConfig, pools: Pools) -> None:
+    if config.budget_gpu_s is not None and not pools.describe_gpus:
+        raise UsageError("--gpu-budget given, but this run holds no GPU; expected --budget, a time")
 
 
 @dataclass(frozen=True)

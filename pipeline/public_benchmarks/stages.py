@@ -6,7 +6,7 @@ A video that does not decode is data: its row says so, and nothing else is caugh
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
@@ -15,13 +15,16 @@ import torch
 from pipeline.decoding.decoder import Decoder
 from pipeline.decoding.sampling import parse_sampling, plan_clips
 from pipeline.errors import NoFrames, OutOfMemory, VideoError, WorkerLost
-from pipeline.execution.stages import MAX_DEATHS, Begin
-from pipeline.items.item import Failure, decoded_from_row, decoded_to_row
+from pipeline.execution.stages import MAX_DEATHS
+from pipeline.items.wire import decoded_from_row, decoded_to_row
 from pipeline.public_benchmarks.asker import Ask, Asker, ModelChoice
 from pipeline.public_benchmarks.settings import Setting
 from pipeline.types import Bounds, ClipFrames, Decoded, ResizeRecipe
 
 MAX_FRAMES = 1024
+
+Begin = Callable[[str], int]
+"""Which attempt at some work this is: one more than the workers that died of it."""
 
 ASK = pa.struct(
     [
@@ -87,14 +90,14 @@ class DecodeVideo:
         self._decoder, self._sampling, self._resizes = Decoder(bounds), sampling, (model, encoder)
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        began, decoded = time.perf_counter(), None
+        began, decoded, failure = time.perf_counter(), Decoded((), "", 0.0, 0), ""
         path = os.fsdecode(row["path"][0].as_py())
         try:
             decoded = decode_frames(self._decoder, path, self._sampling, *self._resizes)
-            found: Decoded | Failure = decoded
         except VideoError as error:
-            found = Failure.of("decode", error)
-        return decoded_to_row(row, found, time.perf_counter() - began)
+            failure = f"{type(error).__name__}: {error}"[:1000]
+        row = row.append_column("failure", pa.array([failure]))
+        return decoded_to_row(row, decoded, time.perf_counter() - began)
 
 
 class AskVideo:
@@ -105,13 +108,16 @@ class AskVideo:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         key, decoded = row["key"][0].as_py(), decoded_from_row(row)
-        record = {"key": key, "failure": "", "decode_ms": 1000 * row["decode_seconds"][0].as_py(), "replies": []}
+        record = {
+            "key": key,
+            "failure": row["failure"][0].as_py(),
+            "decode_ms": 1000 * row["decode_seconds"][0].as_py(),
+            "replies": [],
+        }
         try:
-            if isinstance(decoded, Failure):
-                record["failure"] = f"{decoded.error_class}: {decoded.message}"
-            elif self._begin(f"ask-{key}") > MAX_DEATHS:
+            if self._begin(f"ask-{key}") > MAX_DEATHS:
                 raise WorkerLost(f"the process died {MAX_DEATHS} times on this video")
-            else:
+            if decoded.clips:
                 record |= self._replies(decoded.clips[0], _asks(row))
         except VideoError as error:
             record["failure"] = f"{type(error).__name__}: {error}"

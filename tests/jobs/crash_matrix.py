@@ -17,7 +17,7 @@ import pytest
 
 from tests.archive import render_video
 from tests.jobs.conftest import ROOT, Ended, index_job, job
-from tests.jobs.dying_job import CLIP_KILLS, DRIVER_FAULTS
+from tests.jobs.dying_job import CLIP_KILLS, DRIVER_FAULTS, WHOLE_KILLS
 from tests.jobs.page_table import PageTable
 from tests.jobs.tables import assert_same_index, rows
 
@@ -34,8 +34,8 @@ WORKER_FAULTS = {
     "decode worker": "the item is decoded by another worker, in the same run",
     "decode worker twice": "a `WorkerLost` row, tried again by the next run",
     "describe actor": "the item is described by another actor, in the same run",
-    "describe actor, twice": "its clips are tried one by one; the video is `partial` until the next run",
-    CLIP_KILLS: "the clip that killed is left out; the video is `partial` until the next run",
+    WHOLE_KILLS: "its clips are tried one by one; the video is `partial` until the next run",
+    CLIP_KILLS: "the clip that kills is left out; the video is `partial` until the next run",
 }
 """Fault -> what the run makes of it."""
 
@@ -102,7 +102,7 @@ def _struck(fault: str, archive: Path, index: Path, mark: Path) -> str:
         assert not errors
     else:
         assert {e["error_class"] for e in errors} == {"WorkerLost"}, done.stderr
-        left_out = {"decode worker twice": None, "describe actor, twice": [], CLIP_KILLS: [1]}[fault]
+        left_out = {"decode worker twice": None, WHOLE_KILLS: [], CLIP_KILLS: [1]}[fault]
         if left_out is not None:  # of the video of two clips
             kept = {("a", 0), ("b", 0), ("b", 1)} - {("b", clip) for clip in left_out}
             clips = rows(index, "clips").select(["uri", "clip_index"]).to_pylist()

@@ -8,20 +8,24 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-import pipeline.execution.on_ray
 import pipeline.index.compaction
 import pipeline.index.snapshot
 import pipeline.run
-from jobs.index import main
+from jobs.index import cluster_of, main
+from jobs.index import parser as index_parser
 from pipeline.decoding.decoder import Decoder
-from pipeline.execution.stages import Begin, DecodeStage, DescribeStage, ProbeStage
+from pipeline.execution.executors import OnRay
+from pipeline.execution.stages import DecodeStage, DescribeStage, Stages, WorkerSetup
+from pipeline.items.wire import item_from_row
+from pipeline.ledger.committer import Pace
 from tests.pipeline.decoding.tapped import tapped
 
 
@@ -30,8 +34,8 @@ def faulty(fault: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "tests.pipeline.decoding.faulty_child", fault)
 
 
-CLIP_KILLS = "describe actor, twice, then at a clip"
-DecodeBase, DescribeBase = DecodeStage, DescribeStage
+WHOLE_KILLS = "describe actor, by the whole item"
+CLIP_KILLS = "describe actor, by one clip"
 
 
 def strikes(mark: str, times: int) -> bool:
@@ -45,52 +49,47 @@ def strikes(mark: str, times: int) -> bool:
     return False
 
 
-def kill_self_after(begin: Begin, mark: str, times: int, then_at: str | None = None) -> Begin:
-    """Counts the work as begun, then kills this process: always at the same item, and then at its clip `then_at`."""
-
-    def begun(name: str) -> int:
-        attempt, first = begin(name), Path(mark, "item")
-        with contextlib.suppress(FileExistsError), first.open("x") as file:
-            file.write(name)
-        item = first.read_text()
-        if (name == item and strikes(mark, times)) or (name == f"{item}-{then_at}" and strikes(f"{mark}/clip", 1)):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return attempt
-
-    return begun
+def kill_at(item: str, mark: str, times: int) -> None:
+    """Kills this process `times` times in all, always at the same item: the first that comes here."""
+    first = Path(mark, "item")
+    with contextlib.suppress(FileExistsError), first.open("x") as file:
+        file.write(item)
+    if item == first.read_text() and strikes(mark, times):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_workers(fault: str, mark: str) -> None:
-    class KilledDecode(DecodeBase):
-        def __init__(self, bounds: Any, model: Any, encoder: Any, begin: Begin) -> None:
+def faulty_stages(fault: str, mark: str) -> Stages:
+    class KilledDecode(DecodeStage):
+        def __init__(self, setup: WorkerSetup) -> None:
+            super().__init__(setup)
+            if fault == "decode child hangs":
+                self._decoder = Decoder(setup.bounds, faulty("hang"))
+
+        def decode(self, row: pa.Table) -> tuple[pa.Table | None, pa.Table | None]:
             times = 1 if fault in ("decode worker", "each worker") else 2 if fault == "decode worker twice" else 0
-            super().__init__(bounds, model, encoder, kill_self_after(begin, f"{mark}/decode", times))
-
-        def __call__(self, row: pa.Table) -> pa.Table:
+            kill_at(item_from_row(row).key, f"{mark}/decode", times)
             if fault in ("decode child", "each worker") and strikes(f"{mark}/child", 1):
                 os.kill(self._decoder.child_pid(), signal.SIGKILL)
-            return super().__call__(row)
+            return super().decode(row)
 
-    class KilledDescribe(DescribeBase):
-        def __init__(self, setup: Any, begin: Begin) -> None:
-            times = {"describe actor": 1, "each worker": 1, "describe actor, twice": 2, CLIP_KILLS: 2}
-            super().__init__(setup, begin)
-            clip = "1" if fault == CLIP_KILLS else None
-            self._unhurt, self._hurt = begin, kill_self_after(begin, f"{mark}/describe", times.get(fault, 0), clip)
+    class KilledDescribe(DescribeStage):
+        """Its victim is the item of two clips; neighbours in the same worker die with it and are not blamed."""
 
-        def __call__(self, row: pa.Table) -> pa.Table:
-            self._begin = self._hurt if len(row["clips"][0]) == 2 or fault == "each worker" else self._unhurt
-            return super().__call__(row)
+        def describe(self, row: pa.Table, only: Sequence[int] | None = None, is_trial: bool = False) -> pa.Table:
+            item = item_from_row(row)
+            if len(item.clips) == 2 or fault == "each worker":
+                if fault == CLIP_KILLS and (only is None or 1 in only):
+                    Path(mark, "describe", f"blow-{time.monotonic_ns()}").touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self._strike(item.key, only)
+            return super().describe(row, only, is_trial)
 
-    class HangingProbe(ProbeStage):
-        def __init__(self, sampling: str, bounds: Any) -> None:
-            super().__init__(sampling, bounds)
-            self._decoder = Decoder(bounds, faulty("hang"))
+        def _strike(self, key: str, only: Sequence[int] | None) -> None:
+            if only is None:
+                times = {"describe actor": 1, "each worker": 1, WHOLE_KILLS: 99}.get(fault, 0)
+                kill_at(key, f"{mark}/describe", times)
 
-    if fault == "decode child hangs":
-        pipeline.execution.on_ray.ProbeStage = HangingProbe  # type: ignore[misc]  # a faulty double in its place
-    pipeline.execution.on_ray.DecodeStage = KilledDecode  # type: ignore[misc]  # a faulty double in its place
-    pipeline.execution.on_ray.DescribeStage = KilledDescribe  # type: ignore[misc]  # a faulty double in its place
+    return Stages(KilledDecode, KilledDescribe)
 
 
 def in_driver(nth: int, operation: str, mark: str) -> None:
@@ -115,17 +114,18 @@ DRIVER_FAULTS = {
     "driver, in the middle of its commit": (1, "write clips/"),
     "driver, before readers see the commit": (1, "replace _state/snapshot"),
     "driver, before the commit is closed": (1, "delete _state/staging"),
+    "driver, between two commits of a stream": (2, "create _state/commits"),
     "driver, in compaction": (2, "replace _state/snapshot"),
 }
 
 if __name__ == "__main__":
     fault, mark, *argv = sys.argv[1:]
-    for name in ("", "decode", "child", "describe", "describe/clip"):
+    for name in ("", "decode", "child", "describe"):
         Path(mark, name).mkdir(exist_ok=True)
+    pace = Pace(videos=1) if "two commits" in fault else None
     if fault in DRIVER_FAULTS:
         in_driver(*DRIVER_FAULTS[fault], mark)
-    else:
-        in_workers(fault, mark)
     if fault == "driver, in compaction":
         pipeline.run.compact = partial(pipeline.index.compaction.compact, max_small_files=1)
-    sys.exit(main(argv))
+    args = index_parser().parse_args(argv)
+    sys.exit(main(argv, OnRay(cluster_of(args), faulty_stages(fault, mark)), pace))

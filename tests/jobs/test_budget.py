@@ -1,6 +1,7 @@
 """A night's budget: newest videos first; what is unfinished stays pending and staged, and the next night goes on."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
 from pipeline.execution.pools import Pools
-from pipeline.ledger.run_report import Stopwatch
+from pipeline.ledger.run_report import Stopwatch, refuse_gpu_budget
 from tests.jobs.conftest import QUESTION, index_job, job
 from tests.jobs.tables import assert_same_index, rows
 
@@ -18,24 +19,31 @@ CONFIG = IndexConfig(("/archive",), "/index")
 TWO_GPUS = Pools(decode=4, decode_cpus=1, describe=2, describe_cpus=1, describe_gpus=1)
 
 
-def deadline_s(config: IndexConfig, pools: Pools = TWO_GPUS) -> float | None:
-    watch = Stopwatch()
-    watch.begin_work(pools)
-    watch._began = 0.0
-    return watch.deadline(config, pools)
+def spent_after_s(config: IndexConfig, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Seconds of two GPUs, then of four from the 40th on, until the budget is spent; None: not within 1,000."""
+    watch, now = Stopwatch(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for second in range(1000):
+        if watch.is_spent(config):
+            return second - 1
+        now[0] = second
+        watch.look({"decode": 4, "describe": 2 if second <= 40 else 4}, gpus_each=1)
+    return None
 
 
-def test_when_a_budget_is_spent() -> None:
-    assert deadline_s(CONFIG) is None
-    assert deadline_s(replace(CONFIG, budget_s=100)) == 100
-    assert deadline_s(replace(CONFIG, budget_gpu_s=100)) == 50, "two GPUs spend it in half the time"
-    assert deadline_s(replace(CONFIG, budget_s=20, budget_gpu_s=100)) == 20
+def test_when_a_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spent_after_s(CONFIG, monkeypatch) is None
+    assert spent_after_s(replace(CONFIG, budget_s=100), monkeypatch) == 100
+    assert spent_after_s(replace(CONFIG, budget_gpu_s=60), monkeypatch) == 30, "two GPUs spend it in half the time"
+    assert spent_after_s(replace(CONFIG, budget_gpu_s=120), monkeypatch) == 50, "80 of two GPUs, 40 of four"
+    assert spent_after_s(replace(CONFIG, budget_s=20, budget_gpu_s=100), monkeypatch) == 20
     with pytest.raises(UsageError, match="no GPU"):
-        deadline_s(replace(CONFIG, budget_gpu_s=100), replace(TWO_GPUS, describe_gpus=0))
+        refuse_gpu_budget(replace(CONFIG, budget_gpu_s=100), replace(TWO_GPUS, describe_gpus=0))
 
 
 def test_what_limits_a_run_is_the_busiest_pool() -> None:
-    watch = Stopwatch(pools=TWO_GPUS, work_s=10)
+    watch = Stopwatch()
+    watch.worker_s |= {"decode": 40.0, "describe": 20.0}
     for stage, seconds in (("probe", 2.0), ("decode", 6.0), ("embed", 4.0), ("describe", 12.0)):
         watch.add(stage, seconds)
     assert watch.busy() == {"decode": pytest.approx(0.2), "describe": pytest.approx(0.8)}

@@ -14,26 +14,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import doctor, index
+from pipeline.execution.in_process import InProcess
 from tests.jobs.conftest import job
-from tests.pipeline.in_process import in_process
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The index of a visit that found nothing wrong, kept. Without Ray, which the visit below starts."""
     kept = tmp_path_factory.mktemp("doctor") / "index"
-    real = index.main
 
-    def keep(argv: Sequence[str] | None = None) -> int:
-        assert argv is not None
-        code = real(argv)
+    def keep(argv: Sequence[str]) -> int:
+        code = index.main(argv, InProcess())
         shutil.copytree(argv[argv.index("--output") + 1], kept)
         return code
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.MonkeyPatch.context() as patch, in_process():
-        patch.setattr(doctor.index, "main", keep)
-        assert doctor.main([]) == 0
+    assert doctor.main([], keep) == 0
     for number, handler in handlers.items():
         signal.signal(number, handler)
     return kept

@@ -49,8 +49,8 @@ def test_a_long_video_is_one_story_across_its_items(indexed: Path) -> None:
 
 def test_a_run_that_stands_still_ends_in_one_line(archive: Path, tmp_path: Path) -> None:
     """Starting a worker takes longer than this patience."""
-    patience = {"RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "1"}
-    ended = job("index", str(archive), "--output", str(tmp_path / "i"), "--model", "builtin", env=patience)
+    patience = ("--patience", "1s")
+    ended = job("index", str(archive), "--output", str(tmp_path / "i"), "--model", "builtin", *patience)
     assert ended.code == 1
     (error,) = (line for line in ended.err.splitlines() if line.startswith("error: "))
     assert "no worker finished anything for 1 s" in error
@@ -141,7 +141,7 @@ def test_sigterm_stops_within_two_seconds(tmp_path: Path) -> None:
     driver = subprocess.Popen([*command, "--num-cpus", "2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert driver.stderr is not None
     for line in driver.stderr:
-        if line.startswith(b"pools:"):
+        if b"pools:" in line:
             break
     started = time.monotonic()
     driver.terminate()

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 import jobs.index
+from pipeline.execution.in_process import InProcess
 from tests import nasty
 from tests.archive import render_video
 from tests.jobs.conftest import job
 from tests.jobs.tables import records
 from tests.jobs.test_hostile_archive import listener, opened
 from tests.jobs.test_retry import signals_kept
-from tests.pipeline.in_process import in_process
+from tests.pipeline.in_process import CountingExecutor
 
 __all__ = ["signals_kept"]  # a fixture
 FLAGS = ("--model", "builtin", "--caption", "none", "--max-failed", "1000", "--decode-deadline", "3")
@@ -27,8 +28,8 @@ def test_each_nasty_file_is_one_row(slow: bool, tmp_path: Path, signals_kept: No
     for neighbour in ("0_first.mp4", "z_last.mp4"):
         render_video(archive / neighbour, 5, seed=1)
     command = [str(archive), "--output", str(index), *FLAGS]
-    with listener(18999) as heard, opened(outside) as seen, in_process():
-        assert jobs.index.main(command) == 0
+    with listener(18999) as heard, opened(outside) as seen:
+        assert jobs.index.main(command, InProcess()) == 0
     assert (heard, seen) == ([], [])
     assert not (tmp_path / "owned").exists()
     assert not os.path.lexists("owned")
@@ -44,6 +45,6 @@ def test_each_nasty_file_is_one_row(slow: bool, tmp_path: Path, signals_kept: No
     audit = job("verify", "--index", str(index))
     assert audit.code == 0, audit.err
 
-    with in_process() as counts:
-        assert jobs.index.main(command) == 0
+    counts = CountingExecutor()
+    assert jobs.index.main(command, counts) == 0
     assert counts.did["probes"] == classes["DecodeTimeout"], "what failed for good is not opened again"

@@ -11,14 +11,14 @@ import pytest
 
 import jobs.index
 import jobs.retry
-import pipeline.execution.stages
 from pipeline.decoding.decoder import Decoder
-from pipeline.types import Bounds
+from pipeline.execution.in_process import InProcess
+from pipeline.execution.stages import DecodeStage, Stages, WorkerSetup
 from tests.archive import render_video
 from tests.jobs.conftest import ROOT, index_job, job
 from tests.jobs.tables import records, rows
 from tests.pipeline.decoding.test_decode_hostile import faulty
-from tests.pipeline.in_process import in_process
+from tests.pipeline.in_process import CountingExecutor
 
 FLAGS = ("--model", "builtin", "--max-new-tokens", "2", "--decode-deadline", "2")
 CLASS = "error_class = 'DecodeTimeout'"
@@ -75,22 +75,23 @@ def by_name(index: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_class_of_failures_is_replayed_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals_kept: None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], signals_kept: None
 ) -> None:
     """The jobs in this process, without Ray; the child really hangs, and really is killed."""
     archive, index = archive_with_a_hang(tmp_path / "archive"), tmp_path / "index"
 
-    def hanging(bounds: Bounds) -> Decoder:
-        return Decoder(bounds, faulty("hang"))
+    class Hanging(DecodeStage):
+        def __init__(self, setup: WorkerSetup) -> None:
+            super().__init__(setup)
+            self._decoder = Decoder(setup.bounds, faulty("hang"))
 
-    with monkeypatch.context() as patch, in_process():
-        patch.setattr(pipeline.execution.stages, "Decoder", hanging)
-        assert jobs.index.main([str(archive), "--output", str(index), *FLAGS]) == 0
+    hanging = InProcess(Stages(decode=Hanging))
+    assert jobs.index.main([str(archive), "--output", str(index), *FLAGS], hanging) == 0
 
     def retry(*args: str) -> str:
         capsys.readouterr()
-        with in_process() as counts:
-            assert jobs.retry.main(["--index", str(index), *args]) == 0
+        counts = CountingExecutor()
+        assert jobs.retry.main(["--index", str(index), *args], counts) == 0
         assert {Path(path).name for path in counts.opened} <= {"poison.mp4"}
         return capsys.readouterr().out
 

@@ -1,6 +1,6 @@
 """jobs.index that stands still once, so that it can be hit: `python -m tests.jobs.waiting_job WHERE MARK ROOT... ...`.
 
-WHERE is decode, describe or stage: the first worker that comes there (for stage: the first not beside the driver)
+WHERE is decode, describe or stage: the first worker that comes there
 writes the ids of its node and process into the folder MARK, and waits to be killed. With "deaf" it is describe, and the
 driver ignores SIGTERM.
 """
@@ -9,25 +9,23 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import ray
 
 import jobs.index
-import pipeline.execution.on_ray
-from pipeline.execution.stages import DecodeStage, DescribeStage, StagingStage
+from pipeline.execution.executors import OnRay
+from pipeline.execution.stages import DecodeStage, DescribeStage, Stages
+from pipeline.items.item import Item
 
 WAIT_S = 600.0
-DecodeBase, DescribeBase, StagingBase = DecodeStage, DescribeStage, StagingStage
 
 
-def stand_still(mark: str, driver_node: str | None = None) -> None:
+def stand_still(mark: str) -> None:
     """Once in all processes."""
     node = ray.get_runtime_context().get_node_id()
-    if node == driver_node:
-        return
     try:
         with Path(mark, "here").open("x") as file:
             file.write(f"{node} {os.getpid()}")
@@ -36,34 +34,25 @@ def stand_still(mark: str, driver_node: str | None = None) -> None:
     time.sleep(WAIT_S)
 
 
-def in_workers(where: str, mark: str) -> None:
-    class WaitingDecode(DecodeBase):
-        def __call__(self, row: pa.Table) -> pa.Table:
+def waiting_stages(where: str, mark: str) -> Stages:
+    class WaitingDecode(DecodeStage):
+        def decode(self, row: pa.Table) -> tuple[pa.Table | None, pa.Table | None]:
             if where == "decode":
                 stand_still(mark)
-            return super().__call__(row)
+            return super().decode(row)
 
-    class WaitingDescribe(DescribeBase):
-        def __call__(self, row: pa.Table) -> pa.Table:
+    class WaitingDescribe(DescribeStage):
+        def describe(self, row: pa.Table, only: Sequence[int] | None = None, is_trial: bool = False) -> pa.Table:
             if where == "describe":
                 stand_still(mark)
-            return super().__call__(row)
+            return super().describe(row, only, is_trial)
 
-    class WaitingStaging(StagingBase):
-        def __call__(self, row: pa.Table) -> pa.Table:
+        def _stage(self, item: Item, data: bytes) -> None:
             if where == "stage":
-                stand_still(mark, Path(mark, "driver node").read_text())
-            return super().__call__(row)
+                stand_still(mark)
+            super()._stage(item, data)
 
-    class WorkersWithNode(pipeline.execution.on_ray.Workers):
-        def run_items(self, items: Any) -> Any:
-            Path(mark, "driver node").write_text(ray.get_runtime_context().get_node_id())
-            return super().run_items(items)
-
-    pipeline.execution.on_ray.DecodeStage = WaitingDecode  # type: ignore[misc]  # a waiting double in its place
-    pipeline.execution.on_ray.DescribeStage = WaitingDescribe  # type: ignore[misc]  # a waiting double in its place
-    pipeline.execution.on_ray.StagingStage = WaitingStaging  # type: ignore[misc]  # a waiting double in its place
-    pipeline.execution.on_ray.Workers = WorkersWithNode  # type: ignore[misc]  # a waiting double in its place
+    return Stages(WaitingDecode, WaitingDescribe)
 
 
 if __name__ == "__main__":
@@ -72,7 +61,6 @@ if __name__ == "__main__":
     Path(mark, "driver").write_text(str(os.getpid()))
     if where == "deaf":
         jobs.index.stop_on_signals = lambda say: signal.signal(signal.SIGTERM, signal.SIG_IGN)  # type: ignore[assignment]  # a waiting double in its place
-        in_workers("describe", mark)
-    else:
-        in_workers(where, mark)
-    sys.exit(jobs.index.main(argv))
+        where = "describe"
+    cluster = jobs.index.cluster_of(jobs.index.parser().parse_args(argv))
+    sys.exit(jobs.index.main(argv, OnRay(cluster, waiting_stages(where, mark))))

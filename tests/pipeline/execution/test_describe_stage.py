@@ -1,8 +1,9 @@
 """Describing one item without Ray: rows from the builtin models, and what a killing clip costs."""
 
-import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ import torch
 
 import adatp
 from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, IndexConfig, Recipe
-from pipeline.describing.item_describer import ItemDescriber, embed_questions
-from pipeline.execution.attempts import Attempts
-from pipeline.execution.stages import DescribeStage
-from pipeline.index.staging import Rows, decode_item
-from pipeline.items.item import Item, Receipt, Source, decoded_to_row, item_to_row, receipt_from_record
+from pipeline.describing.item_describer import embed_questions
+from pipeline.execution.stages import DescribeStage, WorkerSetup
+from pipeline.index.snapshot import Index
+from pipeline.index.staging import Rows, decode_item, staged_keys, staged_path
+from pipeline.items.item import Item, Receipt
 from pipeline.items.stored_clips import again_items, answer_items
+from pipeline.items.wire import decoded_to_row, item_to_row, receipt_from_record
 from pipeline.models.checkpoints import resolve_model, resolve_thresholds
-from pipeline.types import ClipFrames, ClipPlan, Decoded, Target
+from pipeline.storage.places import open_storage
+from pipeline.types import EMBED, SAMPLE, Bounds, ClipFrames, ClipPlan, Decoded, Source, Target
 
 QUESTION = "Which shape appears?"
 
@@ -56,13 +59,31 @@ def decoded(item: Item) -> Decoded:
     return Decoded(tuple(clips), "pyav", 1.0, 0)
 
 
-def test_an_item_becomes_rows_of_every_table() -> None:
-    made = setup()
-    stage, item = DescribeStage(made, lambda name: 1), an_item(made.recipe, 3)
-    row = stage(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
-    receipt = receipt_from_record(row)
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    return Index.create(str(tmp_path / "index")).url
+
+
+def worker_setup(made: DescribeSetup, output: str) -> WorkerSetup:
+    return WorkerSetup("every=1s", Bounds(), output, made)
+
+
+def tables_of(item: Item, output: str) -> Rows:
+    return decode_item(open_storage(output).read_bytes(staged_path(item.key)))
+
+
+def described(
+    made: DescribeSetup, item: Item, frames: Decoded, output: str, only: tuple[int, ...] | None = None
+) -> tuple[Receipt, Rows]:
+    """The item's receipt, and what lies in staging of it."""
+    row = DescribeStage(worker_setup(made, output)).describe(decoded_to_row(item_to_row(item), frames, 0.5), only)
+    return receipt_from_record(row.to_pylist()[0]), tables_of(item, output)
+
+
+def test_an_item_becomes_rows_of_every_table(output: str) -> None:
+    item = an_item(setup().recipe, 3)
+    receipt, tables = described(setup(), item, decoded(item), output)
     assert (receipt.failure, receipt.n_clips, receipt.coverage) == (None, 3, 1.0)
-    tables = decode_item(row["staged"])
     assert {name: t.num_rows for name, t in tables.items()} == {
         "clips": 3,
         "segments": 6,
@@ -81,92 +102,74 @@ def test_an_item_becomes_rows_of_every_table() -> None:
     assert answer["n_visual_tokens"] == 12 * 16
 
 
-@pytest.mark.parametrize("killer", [None, 1])
-def test_an_item_that_killed_twice_is_tried_clip_by_clip(killer: int | None) -> None:
-    """The counter says that two processes died on the item and, where a clip kills, that one died on that clip."""
-    made = setup()
-    item = an_item(made.recipe, 3)
-
-    def begun(name: str) -> int:
-        return 3 if name == f"describe-{item.key}" else 2 if name == f"describe-{item.key}-{killer}" else 1
-
-    row = DescribeStage(made, begun)(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
-    receipt = receipt_from_record(row)
+@pytest.mark.parametrize("only", [(0, 1, 2), (0, 2)])
+def test_an_item_that_killed_twice_is_described_clip_by_clip(only: tuple[int, ...], output: str) -> None:
+    item = an_item(setup().recipe, 3)
+    receipt, tables = described(setup(), item, decoded(item), output, only)
     assert receipt.failure is not None
     assert receipt.failure.error_class == "WorkerLost"
-    left = [0, 1, 2] if killer is None else [0, 2]
-    tables = decode_item(row["staged"])
-    assert tables["clips"]["clip_index"].to_pylist() == left
-    assert receipt.n_clips == len(left)
-    whole = decode_item(
-        DescribeStage(made, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5))["staged"][0].as_py()
-    )
+    assert tables["clips"]["clip_index"].to_pylist() == list(only)
+    assert receipt.n_clips == len(only)
+    _, whole = described(setup(), item, decoded(item), output)
     same = ["clip_id", "caption", "visual_tokens_per_layer"]
-    expected = [r for r in whole["captions"].select(same).to_pylist() if int(r["clip_id"][-5:]) in left]
+    expected = [r for r in whole["captions"].select(same).to_pylist() if int(r["clip_id"][-5:]) in only]
     assert tables["captions"].select(same).to_pylist() == expected, "alone or together, a clip's caption is the same"
 
 
-class Killed(BaseException):
-    """The end of a process, as far as a stage can tell."""
+def test_a_trial_leaves_nothing(output: str) -> None:
+    item = an_item(setup().recipe, 2)
+    stage = DescribeStage(worker_setup(setup(), output))
+    stage.describe(decoded_to_row(item_to_row(item), decoded(item), 0.5), (1,), is_trial=True)
+    assert not staged_keys(open_storage(output))
 
 
-def test_a_clip_that_kills_costs_that_clip_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two items share a block. The first one's second clip kills whoever describes it, alone or with its neighbours."""
+def test_items_of_several_threads_are_what_each_is_alone(output: str) -> None:
+    """Several in one worker at a time, in any order: the same rows, but for times."""
     made = setup()
-    mates = [replace(an_item(made.recipe, 3), index=i, n_items=2) for i in range(2)]
-    describe = ItemDescriber.rows
-
-    def killing(describer: ItemDescriber, item: Item, frames: Decoded, seconds: dict[str, float]) -> Rows:
-        if item.index == 0 and any(clip.clip_index == 1 for clip in frames.clips[int(item.has_context) :]):
-            raise Killed
-        return describe(describer, item, frames, seconds)
-
-    monkeypatch.setattr(ItemDescriber, "rows", killing)
-    attempts, ended = Attempts(), list[Receipt]()
-    for process in range(9):
-        stage = DescribeStage(made, partial(attempts.begin, process=f"p{process}"))
-        ended.clear()
-        with contextlib.suppress(Killed):
-            for item in mates:
-                row = stage(decoded_to_row(item_to_row(item), decoded(item), 0.5))
-                ended.append(receipt_from_record(row.to_pylist()[0]))
-            break
-    assert process == 3, "two deaths with the whole item, one with its second clip, and then it is left out"
-    assert [(r.failure and r.failure.error_class, r.n_clips) for r in ended] == [("WorkerLost", 2), (None, 3)]
+    items = [replace(an_item(made.recipe, n), index=n) for n in (1, 3, 2, 4)]
+    stage = DescribeStage(worker_setup(made, output))
+    with ThreadPoolExecutor(len(items)) as threads:
+        rows = [decoded_to_row(item_to_row(item), decoded(item), 0.5) for item in items]
+        receipts = [receipt_from_record(row.to_pylist()[0]) for row in threads.map(stage.describe, rows)]
+    together = [tables_of(item, output) for item in items]
+    assert [receipt.n_clips for receipt in receipts] == [1, 3, 2, 4]
+    for item, tables in zip(items, together, strict=True):
+        _, alone = described(made, item, decoded(item), output)
+        for table in alone:
+            apart = [c for c in alone[table].column_names if c not in ("indexed_at", "prefill_ms", "decode_ms")]
+            assert tables[table].select(apart).equals(alone[table].select(apart)), table
 
 
-def test_items_of_a_long_video_leave_its_questions_for_later() -> None:
-    made = setup()
-    item = an_item(made.recipe, 1, n_items=2)
-    row = DescribeStage(made, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
-    assert "answers" not in decode_item(row["staged"])
+def test_items_of_a_long_video_leave_its_questions_for_later(output: str) -> None:
+    item = an_item(setup().recipe, 1, n_items=2)
+    _, tables = described(setup(), item, decoded(item), output)
+    assert "answers" not in tables
 
 
 @pytest.mark.parametrize("n_questions", [1, 20])
-def test_vision_is_encoded_once_however_many_questions(n_questions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vision_is_encoded_once_however_many_questions(
+    n_questions: int, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As jobs.ask does it: n clips take n encodings, a whole video of three clips one, of the frames it is shown."""
     encoded: list[int] = []
     encode = adatp.VideoLLM.encode
 
-    def counting(model: adatp.VideoLLM, pixels: torch.Tensor) -> adatp.Visual:
+    def counting(model: adatp.VideoLLM, pixels: torch.Tensor, *args: Any, **options: Any) -> adatp.Visual:
         encoded.append(len(pixels))
-        return encode(model, pixels)
+        return encode(model, pixels, *args, **options)
 
     first = setup()
     item = an_item(first.recipe, 3)
-    stored = decode_item(
-        DescribeStage(first, lambda name: 1)(decoded_to_row(item_to_row(item), decoded(item), 0.5))["staged"][0].as_py()
-    )
+    _, stored = described(first, item, decoded(item), output)
     asked = [f"Which shape appears in place {k}? {{circle|ring}}" for k in range(n_questions)]
     texts = {Target.answer(text, scope): text for text in asked for scope in ("clip", "video")}
-    made = replace(first, recipe=replace(first.recipe, texts=texts, fingerprints=dict.fromkeys([*texts, "embed"], "f")))
-    stage = DescribeStage(made, lambda name: 1)
+    made = replace(first, recipe=replace(first.recipe, texts=texts, fingerprints=dict.fromkeys([*texts, EMBED], "f")))
     monkeypatch.setattr(adatp.VideoLLM, "encode", counting)
     clips, segments, fingerprints = stored["clips"], stored["segments"], made.recipe.fingerprints
 
     of_clips = [s for s in texts if s.endswith(":clip")]
     (again,) = again_items(item.source, clips, segments, of_clips, fingerprints, CLIPS_PER_ITEM)
-    rows = decode_item(stage(decoded_to_row(item_to_row(again), decoded(item), 0.5))["staged"][0].as_py())
+    _, rows = described(made, again, decoded(item), output)
     assert rows["answers"].num_rows == 3 * n_questions
     assert encoded == [4, 4, 4]
 
@@ -181,17 +184,16 @@ def test_vision_is_encoded_once_however_many_questions(n_questions: int, monkeyp
         np.concatenate([clip.frames for clip in frames.clips]),
         *(None, (b"jpg",) * 12),
     )
-    row = stage(decoded_to_row(item_to_row(whole), replace(frames, clips=(together,)), 0.5))
-    assert decode_item(row["staged"][0].as_py())["answers"].num_rows == n_questions
+    _, rows = described(made, whole, replace(frames, clips=(together,)), output)
+    assert rows["answers"].num_rows == n_questions
     assert encoded == [12]
 
 
-def test_without_prompts_no_video_llm_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_prompts_no_video_llm_is_loaded(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(adatp, "load")
     made = setup(caption_prompt=None)
     assert made.recipe.texts  # the question
-    silent = Recipe(("sample", "embed"), made.recipe.fingerprints, {})
-    stage = DescribeStage(DescribeSetup(**{**made.__dict__, "recipe": silent}), lambda name: 1)
+    silent = Recipe((SAMPLE, EMBED), made.recipe.fingerprints, {})
     item = an_item(silent, 1)
-    row = stage(decoded_to_row(item_to_row(item), decoded(item), 0.5)).to_pylist()[0]
-    assert set(decode_item(row["staged"])) == {"clips", "segments", "frames"}
+    _, tables = described(replace(made, recipe=silent), item, decoded(item), output)
+    assert set(tables) == {"clips", "segments", "frames"}

@@ -38,15 +38,22 @@ def test_pools_of_known_machines(nodes: list[Node], text: str) -> None:
 
 def test_pools_as_asked_for() -> None:
     nobody_yet = [Node(0, 0)]
-    asked = ClusterOptions(decode_workers=8, describe_workers=2, describe_gpus=1)
+    asked = ClusterOptions(decode_workers=(8, 8), describe_workers=(2, 2), describe_gpus=1)
     assert str(choose_pools(nobody_yet, asked)) == "decode 8 x 1 CPU, describe 2 x 1 GPU + 1 CPU"
-    halves = ClusterOptions(decode_workers=1, describe_workers=2, describe_gpus=0.5)
+    growing = ClusterOptions(decode_workers=(8, 64), describe_workers=(1, 8), describe_gpus=1)
+    assert str(choose_pools(nobody_yet, growing)) == "decode 8 to 64 x 1 CPU, describe 1 to 8 x 1 GPU + 1 CPU"
+    assert choose_pools(nobody_yet, growing).bounds("describe") == (1, 8)
+    halves = ClusterOptions(decode_workers=(1, 1), describe_workers=(2, 2), describe_gpus=0.5)
     assert str(choose_pools([Node(4, 1)], halves)) == "decode 1 x 1 CPU, describe 2 x 0.5 GPU + 1 CPU"
-    with_what_is_there = ClusterOptions(decode_workers=1, describe_workers=1)
+    with_what_is_there = ClusterOptions(decode_workers=(1, 1), describe_workers=(1, 1))
     assert choose_pools([Node(4, 1)], with_what_is_there).describe_gpus == 1
     assert choose_pools([Node(4, 0)], with_what_is_there).describe_gpus == 0
     assert choose_pools([Node(2, 0)], ClusterOptions()) == plan_pools([Node(2, 0)])
-    for wrong in (ClusterOptions(decode_workers=1), ClusterOptions(decode_workers=0, describe_workers=1)):
+    for wrong in (
+        ClusterOptions(decode_workers=(1, 1)),
+        ClusterOptions(decode_workers=(0, 1), describe_workers=(1, 1)),
+        ClusterOptions(decode_workers=(1, 1), describe_workers=(3, 2)),
+    ):
         with pytest.raises(UsageError):
             choose_pools([Node(2, 0)], wrong)
 

@@ -1,39 +1,25 @@
 """What crosses a Ray boundary comes back as it went in, in exactly the declared columns."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline.config import CLIPS_PER_ITEM
-from pipeline.items.item import (
-    BLOCKS_A_WORKER,
+from pipeline.items.item import Failure, Item, Probed, Receipt, Shown, StoredSegments, cut_into_items
+from pipeline.items.wire import (
     DECODED_SCHEMA,
     ITEM_SCHEMA,
     RECEIPT_SCHEMA,
-    STAGED_SCHEMA,
-    Failure,
-    Item,
-    Probed,
-    Receipt,
-    Shown,
-    Source,
-    StoredSegments,
-    cut_into_items,
     decoded_from_row,
     decoded_to_row,
-    in_blocks,
     item_from_row,
     item_to_row,
     probed_from_record,
     probed_to_row,
     receipt_from_record,
+    receipt_to_row,
     source_from_row,
     source_to_row,
-    staged_to_row,
 )
-from pipeline.types import EMBED, SAMPLE, ClipFrames, ClipPlan, Decoded, Probe, Target
+from pipeline.types import EMBED, SAMPLE, ClipFrames, ClipPlan, Decoded, Probe, Source, Target
 
 SOURCE = Source("v", "file:///a%FF%0A.mp4", b"/a\xff\n.mp4", "7-9")
 PROBE = Probe("mov", "h264", 64, 48, 90, 25.0, False, 70.5, 1_700_000_000_000_000, (0.0, 1.0))
@@ -102,19 +88,17 @@ def test_frames_survive_without_a_null_column(encoder_frames: np.ndarray | None)
         assert (back.clips[0].encoder_frames == encoder_frames).all()
 
 
-def test_failures_and_receipts_survive() -> None:
+def test_receipts_survive() -> None:
     failure = Failure("decode", "DecodeTimeout", "60 s")
-    assert decoded_from_row(decoded_to_row(item_to_row(an_item()), failure, 2.0)) == failure
     assert failure.transient
     assert not Failure("probe", "NotAVideo", "").transient
     for receipt in (
         Receipt("k", "v", "index", 8, 3, "pyav", 1.0, None, {"decode": 1.0, "embed": 0.5}),
         Receipt("k", "v", "index", 8, 0, None, None, failure, {}),
     ):
-        staged = staged_to_row(receipt, b"bytes")
-        assert staged.schema.equals(STAGED_SCHEMA)
-        assert staged.drop_columns(["staged"]).schema.equals(RECEIPT_SCHEMA)
-        assert receipt_from_record(staged.to_pylist()[0]) == receipt
+        row = receipt_to_row(receipt)
+        assert row.schema.equals(RECEIPT_SCHEMA)
+        assert receipt_from_record(row.to_pylist()[0]) == receipt
 
 
 def test_an_item_is_named_by_what_decides_its_rows() -> None:
@@ -131,21 +115,9 @@ def test_an_item_is_named_by_what_decides_its_rows() -> None:
 
 
 def test_items_cover_a_video_once_and_carry_the_frame_before() -> None:
-    items = cut_into_items(Probed(SOURCE, PROBE, CLIPS, None, 0.0), ["embed"], FINGERPRINTS, 4)
+    items = cut_into_items(Probed(SOURCE, PROBE, CLIPS, None, 0.0), [EMBED], FINGERPRINTS, 4)
     assert [i.has_context for i in items] == [False, True, True]
     clips = [clip for item in items for clip in item.clips[int(item.has_context) :]]
     assert tuple(clips) == CLIPS
     assert [i.clips[0].targets_s for i in items[1:]] == [(CLIPS[4].before_s,), (CLIPS[8].before_s,)]
     assert {i.n_items for i in items} == {3}
-
-
-@given(st.lists(st.integers(1, 9), max_size=200), st.integers(1, 5))
-def test_blocks_hold_every_row_in_order_and_no_more_than_the_longest_item(n_clips: list[int], n_workers: int) -> None:
-    rows = [pa.table({"row": [i]}) for i in range(len(n_clips))]
-    blocks = [block["row"].to_pylist() for block in in_blocks(list(zip(rows, n_clips, strict=True)), n_workers)]
-    assert [row for block in blocks for row in block] == list(range(len(n_clips)))
-    most = min(CLIPS_PER_ITEM, sum(n_clips) // (BLOCKS_A_WORKER * n_workers))
-    for block in blocks:
-        assert len(block) == 1 or sum(n_clips[row] for row in block) <= most
-    if len(n_clips) >= BLOCKS_A_WORKER * n_workers:
-        assert len(blocks) >= BLOCKS_A_WORKER * n_workers // 2, "every worker has several"

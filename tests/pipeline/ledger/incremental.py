@@ -12,13 +12,12 @@ from pathlib import Path
 
 from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
-from pipeline.execution.pools import ClusterOptions
 from pipeline.index.snapshot import Index
 from pipeline.ledger.prepare import prepare
 from pipeline.models.checkpoints import BUILTIN
 from pipeline.run import run_index
 from tests.archive import render_video
-from tests.pipeline.in_process import in_process
+from tests.pipeline.in_process import CountingExecutor
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "running.md"
 BEGIN, END = (
@@ -124,7 +123,7 @@ CELLS = (
     Cell("a second root of one video, alone", "", _second_root, _only_second, decoded=1, models=2, tables=ALL),
     Cell("a second root of one video, beside the first", "", _second_root, _both, decoded=1, models=2, tables=ALL),
     Cell("another caption prompt", "", _nothing, _other_prompt, again=4, models=2, tables="videos captions"),
-    Cell("a new question", "", _nothing, _question, again=4, models=3, tables="videos answers"),
+    Cell("a new question", "", _nothing, _question, again=4, models=2, tables="videos answers"),
     Cell("no captions asked", "--caption none", _nothing, lambda c: replace(c, caption_prompt=None)),
     Cell("another p, model or --prune", "", _nothing, _less_pruned, refused="caption"),
     Cell(
@@ -164,8 +163,8 @@ def first_night(place: Path) -> IndexConfig:
     for seed, name in enumerate("abcd"):
         render_video(place / "archive" / f"{name}.mp4", SECONDS, seed)
     config = IndexConfig((str(place / "archive"),), str(place / "index"), "builtin", max_new_tokens=2, device="cpu")
-    with in_process() as counts:
-        run_index(prepare(config), ClusterOptions(), "index", lambda line, /, **facts: None)
+    counts = CountingExecutor()
+    run_index(prepare(config), counts, "index", lambda line, /, **facts: None)
     assert (counts.did["probes"], counts.did["decodes"], counts.did["models"]) == (4, 4, 2)
     return config
 
@@ -175,11 +174,11 @@ def second_night(cell: Cell, config: IndexConfig) -> Night:
     archive, index = Path(config.roots[0]), Path(config.output)
     cell.apply(archive)
     before, refused = table_files(index), ""
-    with in_process() as counts:
-        try:
-            run_index(prepare(cell.config(config)), ClusterOptions(), "index", lambda line, /, **facts: None)
-        except UsageError as error:
-            refused = str(error)
+    counts = CountingExecutor()
+    try:
+        run_index(prepare(cell.config(config)), counts, "index", lambda line, /, **facts: None)
+    except UsageError as error:
+        refused = str(error)
     after = table_files(index)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     videos = Index.open(str(index)).read("videos", ["name", "status"])

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.archive.listing import SCHEMA as LISTING_SCHEMA
 from pipeline.config import Recipe
-from pipeline.items.item import Failure, Item, Probed, Receipt, Source
+from pipeline.items.item import Failure, Item, Probed, Receipt
 from pipeline.ledger.ledger import (
     Outcome,
     changed_status,
@@ -22,7 +22,7 @@ from pipeline.ledger.ledger import (
     videos_table,
 )
 from pipeline.ledger.plan import Todo, known_videos, plan_run
-from pipeline.types import EMBED, SAMPLE, ClipPlan, Probe, Target
+from pipeline.types import EMBED, SAMPLE, ClipPlan, Probe, Source, Target
 
 FINGERPRINTS = {SAMPLE: "s", EMBED: "e", Target("caption:p"): "c", Target("answer:q:video"): "a"}
 SOURCE = Source("v", "file:///v.mp4", b"/v.mp4", "1-1")

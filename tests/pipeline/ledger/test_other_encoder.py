@@ -11,11 +11,10 @@ from pipeline.index.commits import commit
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import encode_item, stage
 from pipeline.index.verify import verify
+from pipeline.ledger.committer import Committer, Pace
+from pipeline.ledger.owed import recipe_for, refuse_other_encoder
 from pipeline.ledger.plan import Plan
 from pipeline.ledger.prepare import Prepared, prepare
-from pipeline.ledger.run_report import Stopwatch
-from pipeline.ledger.writer import Writer
-from pipeline.run import recipe_for, refuse_other_encoder
 from tests.pipeline.archive_rows import ENCODER, id_of, item_rows, video_rows
 
 
@@ -44,10 +43,10 @@ def test_another_encoder_is_refused_also_for_a_root_that_is_new(index: Index, pr
 
 def test_what_is_not_redone_loses_its_vectors_and_waits(index: Index, prepared: Prepared) -> None:
     before = index.snapshot()
-    writer = Writer(index, prepared, recipe_for(prepared, index), "run", Stopwatch(), lambda: None)
-    writer.commit_without_work(Plan(deleted=(id_of(0),)))
+    committer = Committer(index, prepared, recipe_for(prepared, index), "run", lambda: None, Pace())
+    committer.commit_without_work(Plan(deleted=(id_of(0),)))
     assert index.snapshot() == before, "readers see the old encoder until the last commit"
-    writer.finish()
+    committer.finish()
     after = index.snapshot()
     assert after.commit == before.commit + 1
     assert after.encoder is not None

@@ -1,54 +1,45 @@
-"""The driver's pen: it cuts videos into items before the work, and turns receipts into commits after it."""
+"""What became of videos turned into commits, beside the work: the only code of a run that changes tables."""
 
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import CLIPS_PER_ITEM, DescribeSetup, Recipe
+from pipeline.config import Recipe
 from pipeline.index.commits import commit
 from pipeline.index.drops import Drops, drop_everywhere
 from pipeline.index.schemas import table_of
 from pipeline.index.snapshot import Encoder as IndexEncoder
 from pipeline.index.snapshot import Index
-from pipeline.index.staging import read_item, staged_path
-from pipeline.items.evidence import Questions
-from pipeline.items.item import Failure, Item, Probed, Receipt, Source, cut_into_items
-from pipeline.items.stored_clips import again_items, answer_items
+from pipeline.items.item import Failure
 from pipeline.ledger import ledger
 from pipeline.ledger.plan import Plan, Todo
 from pipeline.ledger.prepare import Prepared
-from pipeline.ledger.run_report import Stopwatch
+from pipeline.ledger.video_work import VideoWork
 from pipeline.types import Status
 
 T = TypeVar("T")
+Count = Callable[[Mapping[str, int]], None]
+"""Told how many videos a commit ended with which status."""
 
 _ROWS_AT_ONCE = 4096
-"""Rows of the ledger, or clips whose stored rows are read, that lie in memory together."""
+"""Rows of the ledger that lie in memory together."""
 
 _ROWS_A_COMMIT = 16_384
 """A commit holds its rows several times over: what only the ledger gets goes in several."""
 
 
-@dataclass
-class Work:
-    """One video on its way through a wave."""
+@dataclass(frozen=True)
+class Pace:
+    """A commit is made when so many videos are finished, or so long after the last."""
 
-    listed: dict[str, Any]
-    todo: Todo
-    probed: Probed | None = None
-    before: dict[str, Any] | None = None
-    items: list[Item] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
-    answers: list[Receipt] = field(default_factory=list)
-
-    @property
-    def source(self) -> Source:
-        return Source(*(self.listed[name] for name in ("video_id", "uri", "path", "version")))
+    videos: int = 1000
+    seconds: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +58,10 @@ class _Step:
         return _Step(self.inputs + other.inputs, pa.concat_tables(videos), pa.concat_tables(errors), drops)
 
 
-class Writer:
-    """The driver's pen: it alone turns receipts into commits."""
+class Committer:
+    """Makes commits. `with Committer(...) as committer`: those handed to `finished` are made in a thread beside the
+    work, one after the other, and the last at the end.
+    """
 
     def __init__(
         self,
@@ -76,62 +69,50 @@ class Writer:
         prepared: Prepared,
         recipe: Recipe,
         run_id: str,
-        watch: Stopwatch,
         check_lock: Callable[[], None],
+        pace: Pace,
     ) -> None:
-        self.index, self.prepared, self.recipe, self.run_id, self.watch = index, prepared, recipe, run_id, watch
+        self.index, self.prepared, self.recipe, self.run_id = index, prepared, recipe, run_id
         self.n_failed = 0
         self.check_lock = check_lock
+        self._pace = pace
         self._encoder = IndexEncoder(prepared.encoder.identity.id, prepared.encoder.embedding_width)
         self._changes_encoder = index.snapshot().encoder not in (None, self._encoder)
         self._held = _Step()
+        self._finished: list[VideoWork] = []
+        self._since = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, "commits")
+        self._making: Future[dict[str, int]] | None = None
 
-    def begin(self, todos: Sequence[Todo]) -> list[Work]:
-        """Videos taken up together; work on stored clips needs the ledger's row beside the listing's."""
-        listed = self.prepared.listing.table.take([todo.row for todo in todos]).to_pylist()
-        again = [row["video_id"] for row, todo in zip(listed, todos, strict=True) if todo.mode == "again"]
-        known = self._ledger_rows(again)
-        return [Work(row, todo, before=known.get(row["video_id"])) for row, todo in zip(listed, todos, strict=True)]
+    def finished(self, video: VideoWork) -> None:
+        """Hand over a video of which everything is done; a commit may begin with it."""
+        self._finished.append(video)
 
-    def setup(self) -> DescribeSetup:
-        """What describe workers build themselves from."""
-        prepared, config = self.prepared, self.prepared.config
-        return DescribeSetup(
-            model=prepared.model.identity,
-            encoder=prepared.encoder.identity,
-            thresholds=prepared.thresholds,
-            recipe=self.recipe,
-            prune=config.prune,
-            p=config.p,
-            max_new_tokens=config.max_new_tokens,
-            keep_frames=config.keep_frames,
-            device=config.device,
-            run_id=self.run_id,
-        )
+    def beat(self, count: Count) -> None:
+        """Begin a commit where one is due. Called often; waits only where twice a commit's videos have gathered."""
+        is_late = time.monotonic() - self._since >= self._pace.seconds
+        if not self._finished or not (is_late or len(self._finished) >= self._pace.videos):
+            return
+        if self._making is None or self._making.done() or len(self._finished) >= 2 * self._pace.videos:
+            self._settle(count)
+            self._begin()
 
-    def cut(self, work: Sequence[Work]) -> None:
-        """The items of each video, before any question on the whole of it."""
-        for w in work:
-            if w.todo.mode == "index" and w.probed is not None and w.probed.failure is None:
-                w.items = cut_into_items(w.probed, w.todo.targets, self.recipe.fingerprints, CLIPS_PER_ITEM)
-        targets = {w.source.video_id: [t for t in w.todo.targets if not t.asks_video] for w in work}
-        again = [w for w in work if w.todo.mode == "again" and targets[w.source.video_id]]
-        for w, clips, segments in self.stored(again):
-            mine = targets[w.source.video_id]
-            w.items = again_items(w.source, clips, segments, mine, self.recipe.fingerprints, CLIPS_PER_ITEM)
+    def commit_finished(self, count: Count) -> None:
+        """Commit what is finished, and wait for it."""
+        self._settle(count)
+        if self._finished:
+            self._begin()
+            self._settle(count)
 
-    def questions(self, work: Sequence[Work], embedded: Callable[[], Questions]) -> Iterator[Item]:
-        """Questions on a whole video that its own items could not answer: it has several, or its clips are stored."""
-        targets = {w.source.video_id: [t for t in w.todo.targets if t.asks_video] for w in work}
-        asked = [w for w in work if targets[w.source.video_id]]
-        long = (
-            w for w in asked if w.todo.mode == "index" and len(w.items) > 1 and any(r.is_staged for r in w.receipts)
-        )
-        stored = self.stored([w for w in asked if w.todo.mode == "again"])
-        for w, clips, segments in chain(((w, *self._staged_rows(w)) for w in long), stored):
-            vectors = embedded().vectors
-            mine = {target: vectors[target] for target in targets[w.source.video_id]}
-            yield from answer_items(w.source, clips, segments, mine, self.recipe.fingerprints)
+    def _settle(self, count: Count) -> None:
+        """Wait for the commit that is being made; what stopped it is raised here."""
+        if self._making is not None:
+            making, self._making = self._making, None
+            count(making.result())
+
+    def _begin(self) -> None:
+        videos, self._finished, self._since = self._finished, [], time.monotonic()
+        self._making = self._thread.submit(self.commit_videos, videos)
 
     def commit_without_work(self, plan: Plan) -> None:
         """Refused by the listing, out of attempts, or gone: rows of the ledger that need no worker."""
@@ -172,8 +153,8 @@ class Writer:
         )
         return ledger.videos_table([record for record in records if record is not None])
 
-    def commit_wave(self, work: Sequence[Work]) -> dict[str, int]:
-        """One commit of finished videos; returns how many came out with which status."""
+    def commit_videos(self, work: Sequence[VideoWork]) -> dict[str, int]:
+        """One commit of finished videos; returns how many ended with which status."""
         outcomes = [
             ledger.Outcome(
                 w.listed, w.todo, w.probed, w.items, w.receipts, w.answers, w.before, self.recipe.fingerprints
@@ -182,13 +163,6 @@ class Writer:
         ]
         rows = [ledger.video_record(outcome, self.run_id) for outcome in outcomes]
         errors = [record for outcome in outcomes for record in ledger.error_records(outcome, self.run_id)]
-        receipts = [r for w in work for r in (*w.receipts, *w.answers)]
-        for w in work:
-            if w.probed is not None:
-                self.watch.add("probe", w.probed.seconds)
-        for receipt in receipts:
-            for stage, seconds in receipt.seconds.items():
-                self.watch.add(stage, seconds)
         inputs = [r.item_key for outcome in outcomes for r in ledger.kept_receipts(outcome) if r.is_staged]
         videos = ledger.videos_table(rows)
         self._commit(_Step(inputs, videos, ledger.errors_table(errors), _superseded(work, outcomes)))
@@ -222,27 +196,6 @@ class Writer:
         commit(self.index, step.inputs, step.videos, step.errors, step.drops, self._encoder)
         pa.default_memory_pool().release_unused()  # else what many commits freed stays with this process
 
-    def stored(self, work: Sequence[Work]) -> Iterator[tuple[Work, pa.Table, pa.Table]]:
-        """Each video with its rows of `clips` and `segments` in the index, read for many videos at once."""
-        group, n_clips = list[Work](), 0
-        for w in [*work, None]:
-            mine = w.before["n_clips"] or 0 if w is not None and w.before is not None else 0
-            if group and (w is None or n_clips + mine > _ROWS_AT_ONCE):
-                wanted = pc.field("video_id").isin([g.source.video_id for g in group])
-                clips, segments = (self.index.read(table, filter=wanted) for table in ("clips", "segments"))
-                for g in group:
-                    of_video = pc.field("video_id") == g.source.video_id
-                    yield g, clips.filter(of_video), segments.filter(of_video)
-                group, n_clips = [], 0
-            if w is not None:
-                group.append(w)
-                n_clips += mine
-
-    def _staged_rows(self, w: Work) -> tuple[pa.Table, pa.Table]:
-        keys = [receipt.item_key for receipt in w.receipts if receipt.is_staged]
-        staged = [read_item(self.index.storage, staged_path(key)) for key in keys]
-        return pa.concat_tables(s["clips"] for s in staged), pa.concat_tables(s["segments"] for s in staged)
-
     def _ledger_table(self, ids: Collection[str]) -> pa.Table:
         return (
             self.index.read("videos", filter=pc.field("video_id").isin(list(ids))) if ids else ledger.videos_table([])
@@ -256,7 +209,7 @@ def _parts(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
-def _superseded(work: Sequence[Work], outcomes: Sequence[ledger.Outcome]) -> Drops:
+def _superseded(work: Sequence[VideoWork], outcomes: Sequence[ledger.Outcome]) -> Drops:
     """Rows that new ones take the place of. What failed leaves the old rows where they are."""
     again = [w for w in work if w.todo.mode == "index" and w.todo.reason != "new"]
     renewed = [w for w in again if any(r.is_staged for r in w.receipts)]
