@@ -98,3 +98,8 @@ def add_where(parser: argparse.ArgumentParser, rows: str) -> None:
         "\"start_s > 60 AND name LIKE '%%.mp4'\"; nothing else can be written in it",
     )
     parser.add_argument("--include-deleted", action="store_true", help="videos that are no longer in the archive too")
+
+
+def plain(text: str) -> str:
+    """Text of names and models as one line: control characters are shown, not obeyed."""
+    return "".join(char if char.isprintable() else "�" for char in text)

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 
 from pipeline.types import STATUSES, Target
 
-SCHEMA_VERSION = 2
-"""2: videos have bytes_read, answers question_truncated and abstain_below."""
+SCHEMA_VERSION = 3
+"""2: videos have bytes_read, answers question_truncated and abstain_below.
+3: videos have path, reason and content_run_id."""
 
 _US = pa.timestamp("us", tz="UTC")
 _F64, _I32, _I64, _STR, _BOOL = pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
@@ -41,6 +42,7 @@ def videos_schema() -> pa.Schema:
             _field("video_id", _STR, "digest of the URI: stable while the file keeps its place", False),
             _field("uri", _STR, "file:// with RFC 3986 escaping of the path's bytes, or s3://bucket/key", False),
             _field("name", _STR, "file name, for display only", False),
+            _field("path", _STR, "path below its root, for people; null before v. 3"),
             _field("root", _STR, "URI of the root that listed it", False),
             _field("version", _STR, "changes with size, modification time or etag", False),
             _field("size_bytes", _I64, "size when listed"),
@@ -61,6 +63,8 @@ def videos_schema() -> pa.Schema:
             _field("error_class", _STR, "why, unless indexed"),
             _field("attempts", _I32, "runs that tried this version and failed", False),
             _field("fingerprints", FINGERPRINTS, "recipe of each stage its rows were made with", False),
+            _field("reason", _STR, "why it was last decoded: new, changed, retry, redo, pending, returned"),
+            _field("content_run_id", _STR, "run that last decoded it; null before v. 3"),
             _field("run_id", _STR, "run that wrote this row", False),
             _field("indexed_at", _US, "when this row was written", False),
         ],

@@ -8,13 +8,46 @@
 
 -- Tables ------------------------------------------------------------------------------------------------------------
 
-CREATE OR REPLACE VIEW videos AS SELECT * FROM @videos@;
-CREATE OR REPLACE VIEW clips AS SELECT * REPLACE (embedding::FLOAT[@dim@] AS embedding) FROM @clips@;
-CREATE OR REPLACE VIEW segments AS SELECT * REPLACE (embedding::FLOAT[@dim@] AS embedding) FROM @segments@;
-CREATE OR REPLACE VIEW frames AS SELECT * REPLACE (embedding::FLOAT[@dim@] AS embedding) FROM @frames@;
-CREATE OR REPLACE VIEW captions AS SELECT * FROM @captions@;
-CREATE OR REPLACE VIEW answers AS SELECT * FROM @answers@;
-CREATE OR REPLACE VIEW errors AS SELECT * FROM @errors@;
+-- A view of each table: `videos` and what is of a video hold those that are in the archive; `all_videos`, `all_clips` and
+-- so on hold also what is known of videos that are gone from it (status 'deleted', until jobs.purge). `path` is the
+-- path below the root a video was listed under; `link` opens it at the moment (most players understand #t=seconds).
+CREATE OR REPLACE MACRO moment(uri, at_s) AS
+    replace(uri, '#', '%23') || '#t=' || rtrim(rtrim(format('{:.3f}', at_s::DOUBLE), '0'), '.');
+
+CREATE OR REPLACE VIEW all_videos AS
+SELECT * REPLACE (coalesce(path, name) AS path)
+FROM (
+    FROM @videos@
+    UNION ALL BY NAME
+    SELECT NULL::VARCHAR AS path, NULL::VARCHAR AS reason, NULL::VARCHAR AS content_run_id WHERE false
+);
+CREATE OR REPLACE VIEW videos AS FROM all_videos WHERE status <> 'deleted';
+
+CREATE OR REPLACE VIEW all_clips AS
+SELECT c.* REPLACE (c.embedding::FLOAT[@dim@] AS embedding), v.path, moment(v.uri, c.start_s) AS link
+FROM @clips@ c JOIN all_videos v USING (video_id);
+CREATE OR REPLACE VIEW clips AS FROM all_clips WHERE video_id IN (SELECT video_id FROM videos);
+
+CREATE OR REPLACE VIEW all_segments AS
+SELECT s.* REPLACE (s.embedding::FLOAT[@dim@] AS embedding), v.uri, v.path, moment(v.uri, s.start_s) AS link
+FROM @segments@ s JOIN all_videos v USING (video_id);
+CREATE OR REPLACE VIEW segments AS FROM all_segments WHERE video_id IN (SELECT video_id FROM videos);
+
+CREATE OR REPLACE VIEW all_frames AS
+SELECT f.* REPLACE (f.embedding::FLOAT[@dim@] AS embedding), v.uri, v.path, moment(v.uri, f.pts_s) AS link
+FROM @frames@ f JOIN all_videos v USING (video_id);
+CREATE OR REPLACE VIEW frames AS FROM all_frames WHERE video_id IN (SELECT video_id FROM videos);
+
+CREATE OR REPLACE VIEW all_captions AS
+SELECT c.*, v.path, moment(v.uri, c.start_s) AS link FROM @captions@ c JOIN all_videos v USING (video_id);
+CREATE OR REPLACE VIEW captions AS FROM all_captions WHERE video_id IN (SELECT video_id FROM videos);
+
+CREATE OR REPLACE VIEW all_answers AS
+SELECT a.*, v.path, moment(v.uri, a.start_s) AS link FROM @answers@ a JOIN all_videos v USING (video_id);
+CREATE OR REPLACE VIEW answers AS FROM all_answers WHERE video_id IN (SELECT video_id FROM videos);
+
+CREATE OR REPLACE VIEW errors AS
+SELECT e.*, coalesce(v.path, e.uri) AS path FROM @errors@ e LEFT JOIN all_videos v USING (video_id);
 CREATE OR REPLACE VIEW runs AS SELECT * FROM @runs@;
 
 -- Joins -------------------------------------------------------------------------------------------------------------
@@ -23,7 +56,6 @@ CREATE OR REPLACE VIEW runs AS SELECT * FROM @runs@;
 CREATE OR REPLACE VIEW segments_in_context AS
 SELECT
     v.name,
-    v.uri,
     s.* EXCLUDE (embedding, thumbnail),
     row_number() OVER in_video - 1 AS place,
     lag(s.segment_id) OVER in_video AS previous_segment_id,
@@ -31,30 +63,34 @@ SELECT
 FROM segments s JOIN videos v USING (video_id)
 WINDOW in_video AS (PARTITION BY s.video_id ORDER BY s.start_s, s.segment_id);
 
--- Shots: segments joined across the edges of clips. A shot begins where a frame is less like the frame before it than
--- the encoder's own threshold for "the same segment", @tau_s@.
-CREATE OR REPLACE VIEW shots AS
+-- Segments joined across the edges of clips: the next begins where a sampled frame is less like the one before it than
+-- the encoder's own threshold for "the same segment", @tau_s@. These are no shots: a cut between two samples that look
+-- alike is not seen, and a fast pan is taken for one.
+CREATE OR REPLACE VIEW joined_segments AS
 WITH numbered AS (
     SELECT
         *,
         sum(CASE WHEN boundary_score >= @tau_s@ THEN 0 ELSE 1 END)
-            OVER (PARTITION BY video_id ORDER BY start_s, segment_id) - 1 AS shot_index
+            OVER (PARTITION BY video_id ORDER BY start_s, segment_id) - 1 AS joined_index
     FROM segments_in_context
 )
 SELECT
     video_id,
     name,
-    shot_index::INTEGER AS shot_index,
+    path,
+    uri,
+    joined_index::INTEGER AS joined_index,
     min(start_s) AS start_s,
     max(end_s) AS end_s,
     sum(n_frames)::INTEGER AS n_frames,
-    list(segment_id ORDER BY place) AS segment_ids
+    list(segment_id ORDER BY place) AS segment_ids,
+    moment(uri, min(start_s)) AS link
 FROM numbered
-GROUP BY video_id, name, shot_index;
+GROUP BY video_id, name, path, uri, joined_index;
 
 -- What was said of each clip, by the name of the video.
 CREATE OR REPLACE VIEW captioned AS
-SELECT v.name, c.start_s, c.end_s, c.caption, c.prompt, c.clip_id, c.video_id
+SELECT v.name, c.start_s, c.end_s, c.caption, c.prompt, c.clip_id, c.video_id, c.path, c.uri, c.link
 FROM captions c JOIN videos v USING (video_id);
 
 -- Answers, one row for each segment the model was shown, most relevant first (rank 0).
@@ -70,8 +106,39 @@ SELECT
     a.evidence[i].score AS score,
     a.evidence[i].segment_id AS segment_id,
     a.video_id,
-    a.scope
+    a.scope,
+    a.path,
+    a.uri,
+    moment(a.uri, a.evidence[i].start_s) AS link
 FROM answers a JOIN videos v USING (video_id), unnest(range(1, len(a.evidence) + 1)) AS t(i);
+
+-- What each run changed, one row for a video and each thing that became of it: `kind` is new, changed, redone, deleted,
+-- failed, pending, captioned or answered (the last two: of a video that was there); `detail` the error class, prompt or
+-- question. What a later run did again is counted there alone.
+CREATE OR REPLACE VIEW changes AS
+WITH found AS (
+    SELECT
+        content_run_id AS run_id,
+        CASE
+            WHEN reason IN ('new', 'pending') THEN 'new'
+            WHEN reason IN ('changed', 'returned') THEN 'changed'
+            ELSE 'redone'
+        END AS kind,
+        NULL AS detail,
+        video_id
+    FROM all_videos WHERE status IN ('indexed', 'partial') AND content_run_id IS NOT NULL
+    UNION ALL
+    SELECT run_id, CASE WHEN status = 'quarantined' THEN 'failed' ELSE status END, error_class, video_id
+    FROM all_videos WHERE status NOT IN ('indexed', 'partial')
+    UNION ALL
+    SELECT DISTINCT a.run_id, 'answered', a.question, a.video_id
+    FROM answers a JOIN videos v USING (video_id) WHERE a.run_id IS DISTINCT FROM v.content_run_id
+    UNION ALL
+    SELECT DISTINCT c.run_id, 'captioned', c.prompt, c.video_id
+    FROM captions c JOIN videos v USING (video_id) WHERE c.run_id IS DISTINCT FROM v.content_run_id
+)
+SELECT f.run_id, r.started_at, f.kind, v.path, f.detail, v.uri, v.video_id
+FROM found f JOIN all_videos v USING (video_id) LEFT JOIN runs r ON r.run_id = f.run_id;
 
 -- Search ------------------------------------------------------------------------------------------------------------
 
@@ -84,7 +151,10 @@ SELECT
     s.end_s,
     array_inner_product(s.embedding, query_vector::FLOAT[@dim@]) AS score,
     s.segment_id,
-    s.video_id
+    s.video_id,
+    s.path,
+    s.uri,
+    s.link
 FROM segments s JOIN videos v USING (video_id)
 ORDER BY score DESC, segment_id
 LIMIT top;
@@ -97,7 +167,10 @@ SELECT
     s.end_s,
     array_cosine_similarity(s.embedding, q.embedding) AS score,
     s.segment_id,
-    s.video_id
+    s.video_id,
+    s.path,
+    s.uri,
+    s.link
 FROM segments s, segments q, videos v
 WHERE q.segment_id = wanted_segment_id AND s.segment_id <> wanted_segment_id AND v.video_id = s.video_id
 ORDER BY score DESC, segment_id

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.archive.labels import path_in_root
 from pipeline.errors import NoFrames
 from pipeline.index.schemas import errors_schema, videos_schema
 from pipeline.items.item import Failure, Item, Probed, Receipt
@@ -82,7 +83,7 @@ def video_record(outcome: Outcome, run_id: str) -> Record:
         error_class=failures[0].error_class if failures else None,
         attempts=attempts,
         fingerprints={target: outcome.fingerprints[target] for target in outcome.todo.targets},
-    )
+    ) | {"reason": outcome.todo.reason, "content_run_id": run_id}
 
 
 def untouched_record(
@@ -223,6 +224,7 @@ def _record(
 ) -> Record:
     return {
         **{name: listed[name] for name in ("video_id", "uri", "name", "root", "version", "size_bytes")},
+        "path": path_in_root(listed["uri"], listed["root"]),
         **({} if probe is None else _probe_columns(probe)),
         "decoder": decoder,
         "decode_coverage": coverage,

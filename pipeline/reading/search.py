@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.archive.labels import link_to, path_in_root
 from pipeline.config import Thresholds
 from pipeline.errors import UsageError
 from pipeline.index.schemas import table_schema
@@ -28,7 +29,6 @@ from pipeline.index.thresholds import read_thresholds
 from pipeline.index.where import Where
 from pipeline.items.evidence import FloatArray
 from pipeline.models.checkpoints import ModelFiles, fetch, resolve_model, resolve_thresholds
-from pipeline.reading.paths import link_to, path_in_root
 
 CANDIDATES_PER_HIT = 50
 """Kept for each hit asked for, so that suppressed look-alikes leave enough."""

@@ -8,13 +8,11 @@ from pipeline.storage.s3 import is_s3
 def path_in_root(uri: str, root: str) -> str:
     """The path of a video below the root that listed it, `1999/tape01.mp4`; bytes that are no UTF-8 as escapes.
 
-    A root that is a file or a manifest has nothing below it: then it is the path below the root's own folder, or all of
-    the path where the video lies elsewhere.
+    Below a file or a manifest lies nothing: then it is the path below the root's own folder, or the whole path where
+    the video lies elsewhere. Of a glob it is the path below the last folder without a wildcard.
     """
     folder = root.rstrip("/")
-    wild = next((at for at, char in enumerate(folder) if char in "*?["), None)
-    if wild is None and root.startswith("file://") and "%" in folder:  # a glob's wildcards are escaped in its URI
-        wild = min((at for at in map(folder.find, ("%2A", "%3F", "%5B")) if at >= 0), default=None)
+    wild = min((at for at in map(folder.find, ("*", "?", "[", "%2A", "%3F", "%5B")) if at >= 0), default=None)
     if wild is not None:
         folder = folder[:wild].rpartition("/")[0]
     for base in (folder, folder.rpartition("/")[0]):
@@ -25,7 +23,7 @@ def path_in_root(uri: str, root: str) -> str:
 
 def link_to(uri: str, start_s: float) -> str:
     """The moment of a video as a media fragment (W3C Media Fragments URI): players open `uri#t=12.5` there."""
-    return f"{uri.replace('#', '%23') if is_s3(uri) else uri}#t={round(start_s, 3):g}"
+    return f"{uri.replace('#', '%23')}#t={f'{start_s:.3f}'.rstrip('0').rstrip('.')}"
 
 
 def _shown(uri: str, path: str) -> str:
