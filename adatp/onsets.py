@@ -47,13 +47,19 @@ def onsets_keep(frames: Tensor, budget: int, refresh: int, theta_floor: float = 
     while c * -(-n // refresh) > budget:  # a position's one run shows ceil(n / refresh) tokens
         refresh += 1
     apart = chords(frames)
-    low = torch.tensor(theta_floor, device=frames.device)
-    high = torch.tensor(math.pi, device=frames.device)
+    theta = smallest_theta(apart, budget, refresh, theta_floor)
+    return shown(apart, theta, refresh).T.flatten().nonzero().flatten()
+
+
+def smallest_theta(apart: Tensor, budget: int, refresh: int, theta_floor: float = 0.0) -> Tensor:
+    """The upper end of [theta_floor, pi] halved `HALVINGS` times towards the smallest theta that fits, a scalar."""
+    low = torch.tensor(theta_floor, device=apart.device)
+    high = torch.tensor(math.pi, device=apart.device)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         fits = shown(apart, middle, refresh).sum() <= budget
         low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
-    return shown(apart, high, refresh).T.flatten().nonzero().flatten()
+    return high
 
 
 def chords(frames: Tensor) -> Tensor:

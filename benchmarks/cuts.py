@@ -36,8 +36,8 @@ class Footage:
     cosines: npt.NDArray[np.float64]  # (n - 1,) of each sample with the one before
 
 
-def _samples(path: Path, size: tuple[int, int]) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
-    """The frame on screen at each quarter second from the first frame on, (H, W, 3)."""
+def samples(path: Path, size: tuple[int, int], step_s: float) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+    """The frame on screen at each multiple of `step_s` from the first frame on, (H, W, 3)."""
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
         first, wanted, shown = None, 0, None
@@ -45,17 +45,17 @@ def _samples(path: Path, size: tuple[int, int]) -> Iterator[tuple[float, npt.NDA
             if frame.time is None:
                 continue
             first = frame.time if first is None else first
-            while shown is not None and frame.time - first > wanted * STEP_S:
-                yield wanted * STEP_S, np.asarray(shown.to_image().resize(size, Image.Resampling.BICUBIC))
+            while shown is not None and frame.time - first > wanted * step_s:
+                yield wanted * step_s, np.asarray(shown.to_image().resize(size, Image.Resampling.BICUBIC))
                 wanted += 1
             shown = frame
         if shown is not None:
-            yield wanted * STEP_S, np.asarray(shown.to_image().resize(size, Image.Resampling.BICUBIC))
+            yield wanted * step_s, np.asarray(shown.to_image().resize(size, Image.Resampling.BICUBIC))
 
 
 def _watch(path: Path, cuts_s: tuple[float, ...], files: ModelFiles, encoder: Encoder) -> Footage:
     size = (files.identity.resize.width, files.identity.resize.height)
-    times, frames = zip(*_samples(path, size), strict=True)
+    times, frames = zip(*samples(path, size, STEP_S), strict=True)
     vectors = encoder.images(normalise(torch.from_numpy(np.stack(frames)), files.normalisation)).double().numpy()
     return Footage(path.name, cuts_s, np.array(times), (vectors[1:] * vectors[:-1]).sum(1))
 
