@@ -14,7 +14,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adatp.controls import evenly
 from adatp.fastv import fastv_keep
 from adatp.plan import Clip, Cut, Plan
 from adatp.schedule import DEFAULT_START, FIRST_SHARE, budgets, default_end, share
@@ -23,27 +22,26 @@ HALVINGS = 20  # of [0, pi]: theta to 3e-6 rad
 
 
 def onsets_keep(frames: Tensor, budget: int, refresh: int, theta_floor: float = 0.0) -> Tensor:
-    """Which tokens enter layer 0: (n, c, d) -> indices into the n * c tokens, ascending, at most `budget` of them.
+    """Which tokens enter layer 0: (n, c, d) -> indices into the n * c tokens, ascending.
 
     At each position a run begins at frame 0, and wherever the angle to the token that began the run exceeds theta. Of
     a run the first token is kept and every `refresh`-th after it. theta is the smallest that fits the budget, found by
-    bisection over [theta_floor, pi]. Where one run a position does not fit, `refresh` counts up until it does; where
-    not even the first frame fits, evenly spread positions of the first frame are kept. Nothing but the final index
-    waits for the device.
+    bisection over [theta_floor, pi]. Where one run a position does not fit, `refresh` counts up until it does. The
+    first frame is always whole: a budget below one frame counts as one. Nothing but the final index waits for the
+    device.
 
     Args:
         frames: tokens as they enter layer 0; only their directions count.
-        budget: tokens that may enter, at least 1.
+        budget: tokens that may enter; all of them enter where there are no more.
         refresh: K, frames after which a position is shown again.
         theta_floor: the smallest theta tried; above 0 it leaves budget unspent where little happens.
     """
     n, c, _ = frames.shape
-    if budget < 1 or refresh < 1:
-        raise ValueError(f"expected budget and refresh of at least 1, got budget={budget} refresh={refresh}")
+    if budget < 0 or refresh < 1:
+        raise ValueError(f"expected budget of at least 0 and refresh of at least 1, got {budget} and {refresh}")
+    budget = max(budget, c)
     if budget >= n * c:
         return torch.arange(n * c, device=frames.device)
-    if budget < c:
-        return evenly(c, budget).to(frames.device)
     while c * -(-n // refresh) > budget:  # a position's one run shows ceil(n / refresh) tokens
         refresh += 1
     apart = chords(frames)
@@ -120,8 +118,8 @@ class Onsets:
     def plan(self, clip: Clip) -> Plan:
         p = clip.p if clip.share is None else _p_that_costs(clip.share, clip.n_layers)
         counts = budgets(clip.n_visual, clip.n_layers, p, DEFAULT_START, default_end(clip.n_layers))
-        entering = max(1, counts[DEFAULT_START])
-        return scheduled(clip, onsets_keep(clip.visual.tokens, entering, self.refresh, self.theta_floor), counts)
+        index = onsets_keep(clip.visual.tokens, counts[DEFAULT_START], self.refresh, self.theta_floor)
+        return scheduled(clip, index, counts)
 
 
 def scheduled(clip: Clip, index: Tensor, counts: Sequence[int]) -> Plan:

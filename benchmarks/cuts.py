@@ -38,7 +38,7 @@ class Footage:
 
 def samples(path: Path, size: tuple[int, int], step_s: float) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
     """The frame on screen at each multiple of `step_s` from the first frame on, (H, W, 3)."""
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="ignore") as container:
         container.streams.video[0].thread_type = "AUTO"
         first, wanted, shown = None, 0, None
         for frame in container.decode(video=0):

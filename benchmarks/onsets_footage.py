@@ -2,15 +2,14 @@
 
     python -m benchmarks.onsets_footage [--videos ../shared/videos/open] [--save]
 
-Every video is sampled once a second, its first 32 frames are encoded by the builtin model and captioned under `onsets` at
-p = 1. The builtin model was not made for real footage: this shows how theta behaves, not what an answer is worth. A
+Every video is sampled once a second; its first 32 frames are encoded by the builtin model and captioned under `onsets`
+at p = 1. The builtin model was not made for real footage: this shows how theta behaves, not what an answer is worth. A
 frame's motion is the mean angle between its tokens and those of the frame before. `--save` writes
 benchmarks/results/onsets_footage.json and .png.
 """
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import av
@@ -31,10 +30,10 @@ def measure(model: adatp.VideoLLM, name: str, visual: adatp.Visual) -> dict[str,
     n, c = visual.tokens.shape[:2]
     asked = adatp.Request(name, visual, "Describe this video in detail.", method="onsets", max_new_tokens=16)
     result = adatp.Engine(model).run([asked])[name]
-    budget, refresh = max(1, round(0.4 * n * c)), Onsets().refresh
+    budget, refresh = max(c, round(0.4 * n * c)), Onsets().refresh
     kept = onsets_keep(visual.tokens, budget, refresh)
     apart = chords(visual.tokens)
-    theta = float(smallest_theta(apart, budget, refresh)) if budget >= c else math.nan
+    theta = float(smallest_theta(apart, budget, refresh))
     following = apart.diagonal(offset=1, dim1=1, dim2=2)  # (c, n - 1)
     motion = (2 * (following / 2).asin()).mean(0).tolist()
     per_frame = torch.bincount(kept // c, minlength=n).tolist()

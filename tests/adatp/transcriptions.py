@@ -165,10 +165,9 @@ def onsets_at(frames: list[list[list[float]]], theta: float, k: int) -> list[int
 def onsets(tokens: Tensor, budget: int, k: int, floor: float = 0.0) -> list[int]:
     frames = tokens.double().tolist()
     n, c = len(frames), len(frames[0])
+    budget = max(budget, c)
     if budget >= n * c:
         return list(range(n * c))
-    if budget < c:
-        return [(2 * i + 1) * c // (2 * budget) for i in range(budget)]
     while len(onsets_at(frames, math.pi, k)) > budget:
         k += 1
     low, high = floor, math.pi
