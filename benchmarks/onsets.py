@@ -79,15 +79,10 @@ class QuotaCuts:
 
 CHOICES: dict[str, Method] = {
     "onsets": METHODS["onsets"],
-    "K=3": Onsets(refresh=3),
     "K=4": Onsets(refresh=4),
-    "K=6": Onsets(refresh=6),
     "K=8": Onsets(refresh=8),
-    "K=32": Onsets(refresh=32),
     "theta at least 0.3": Onsets(theta_floor=0.3),
-    "theta at least 0.5": Onsets(theta_floor=0.5),
     "theta at least 0.76": Onsets(theta_floor=0.76),
-    "theta at least 0.76, K=3": Onsets(refresh=3, theta_floor=0.76),
     "budget by segment": SegmentBudgets(by_relevance=False),
     "budget by relevance": SegmentBudgets(by_relevance=True),
     "quotas at the cuts": QuotaCuts(),
