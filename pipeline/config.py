@@ -15,7 +15,7 @@ STAGE_VERSION = {"sample": 1, "embed": 1, "caption": 1, "answer": 1}
 """Raised by hand when a stage's code changes what its rows hold."""
 
 DEFAULT_MODEL = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
-DEFAULT_ENCODER = "google/siglip-so400m-patch14-384"
+DEFAULT_ENCODER = "google/siglip-base-patch16-224"
 DEFAULT_CAPTION_PROMPT = "Describe this video in detail."
 PRUNE_METHODS = (
     "adatp",
@@ -32,6 +32,7 @@ PRUNE_METHODS = (
     "random",
     "uniform",
     "framedrop",
+    "adatp+repframes",
 )
 """What --prune takes, written out so that a command line can be checked without loading torch; a test compares."""
 

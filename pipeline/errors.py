@@ -13,7 +13,8 @@ VideoError                        a video is bad: data, never a stop; becomes a 
 │   ├── SpecialFile       a FIFO, socket, device, directory or broken link
 │   ├── NoFrames          a video stream of which no frame decodes
 │   ├── TooLarge          beyond a stated bound; nothing was decoded
-│   └── DecodeCrashed     the decode child died on it, twice, with both decoders
+│   ├── DecodeCrashed     the decode child died on it, twice, with both decoders
+│   └── NotFinite         a model gave NaN or infinity for a frame
 └── transient: tried again, with backoff, in later runs; quarantined after three
     ├── DecodeTimeout     60 s without a finished frame
     ├── ReadFailed        storage answered with an error, or permission is missing
@@ -81,6 +82,10 @@ class TooLarge(VideoError):
 
 class DecodeCrashed(VideoError):
     """The decode child died on this video with every decoder it was given."""
+
+
+class NotFinite(VideoError):
+    """A model gave NaN or infinity for a frame of a clip; the other clips have their rows."""
 
 
 class TransientVideoError(VideoError):

@@ -11,9 +11,10 @@ import torch
 
 from adatp import segment_lengths
 from pipeline.decoding.resize import Normalisation
+from pipeline.errors import NotFinite
 from pipeline.items.evidence import FloatArray, segment_means
 from pipeline.models.encoder import Encoder
-from pipeline.models.pixels import normalise
+from pipeline.models.pixels import DeviceFrames
 from pipeline.types import ClipFrames
 
 
@@ -39,17 +40,29 @@ class EmbeddedClip:
 
 
 def embed_clips(
-    encoder: Encoder, normalisation: Normalisation, tau_s: float, clips: Sequence[ClipFrames], has_context: bool
+    encoder: Encoder,
+    normalisation: Normalisation,
+    tau_s: float,
+    clips: Sequence[ClipFrames],
+    pixels: Sequence[DeviceFrames],
+    has_context: bool,
 ) -> list[EmbeddedClip]:
-    """Vectors and segments of consecutive clips. With `has_context` the first clip is only the frame before them."""
+    """Vectors and segments of consecutive clips. With `has_context` the first clip is only the frame before them.
+
+    `pixels` are the frames for the Video LLM, shared where the encoder reads the same. Raises NotFinite.
+    """
     before: FloatArray | None = None
     embedded = []
-    for index, clip in enumerate(clips):
-        pixels = clip.frames if clip.encoder_frames is None else clip.encoder_frames
-        vectors = encoder.images(normalise(torch.from_numpy(pixels.copy()), normalisation)).numpy()  # (n, D)
+    for index, (clip, shared) in enumerate(zip(clips, pixels, strict=True)):
+        own = None if clip.encoder_frames is None else DeviceFrames(clip.encoder_frames, encoder.device)
+        read = shared.normalised(normalisation, keep=True) if own is None else own.normalised(normalisation)
+        vectors = encoder.images(read).numpy()  # (n, D)
+        is_finite = bool(np.isfinite(vectors).all())
         if not (has_context and index == 0):
+            if not is_finite:
+                raise NotFinite(f"the encoder gave no numbers for a frame of clip {clip.clip_index}")
             embedded.append(_segmented(clip, vectors, tau_s, before))
-        before = vectors[-1]
+        before = vectors[-1] if is_finite else None
     return embedded
 
 

@@ -16,6 +16,7 @@ import adatp
 from pipeline.config import DescribeSetup
 from pipeline.describing.choices import split_choices
 from pipeline.describing.embed import EmbeddedClip, embed_clips
+from pipeline.describing.encoded import EncodedFrames
 from pipeline.describing.rows import Provenance, Record, answer_record, build_table, caption_record, clip_tables
 from pipeline.describing.video_llm import Describer, Prompting, show_whole_video
 from pipeline.errors import ChangedWhileRead, OutOfMemory
@@ -24,6 +25,7 @@ from pipeline.items.evidence import FloatArray, Questions, choose_shown, segment
 from pipeline.items.item import Item, Shown
 from pipeline.models.checkpoints import open_model
 from pipeline.models.encoder import Encoder
+from pipeline.models.pixels import DeviceFrames
 from pipeline.types import EMBED, ClipFrames, Decoded, Target, clip_id_of, segment_id_of
 
 
@@ -77,20 +79,21 @@ class ItemDescriber:
 
     def _rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
         started, clips, rows = time.perf_counter(), list(decoded.clips), dict[str, pa.Table]()
+        pixels = [DeviceFrames(clip.frames, self._encoder.device) for clip in clips]
         if item.kind == "index":
             embedded = embed_clips(
-                self._encoder, self._normalisation, self._setup.thresholds.tau_s, clips, item.has_context
+                self._encoder, self._normalisation, self._setup.thresholds.tau_s, clips, pixels, item.has_context
             )
             if embedded:
                 fingerprint = item.fingerprints[EMBED]
                 rows = clip_tables(item.source, embedded, fingerprint, self._by, self._setup.keep_frames)
             seconds["embed"] = seconds.get("embed", 0.0) + time.perf_counter() - started
             started = time.perf_counter()
-            asks = self._ask_new(item, embedded)
+            asks = self._ask_new(item, embedded, pixels[int(item.has_context) :])
         elif item.kind == "again":
-            asks = self._ask_stored(item, clips)
+            asks = self._ask_stored(item, clips, pixels)
         else:
-            asks = self._ask_video(item, clips, item.shown)
+            asks = self._ask_video(item, clips, pixels)
         records: dict[str, list[Record]] = {}
         if self._describer is not None and asks:
             results = self._describer.run([ask.request for ask in asks])
@@ -99,46 +102,54 @@ class ItemDescriber:
         seconds["describe"] = seconds.get("describe", 0.0) + time.perf_counter() - started
         return rows | {name: build_table(name, self._by.dim, found) for name, found in records.items()}
 
-    def _ask_new(self, item: Item, embedded: Sequence[EmbeddedClip]) -> list[Ask]:
+    def _ask_new(self, item: Item, embedded: Sequence[EmbeddedClip], pixels: Sequence[DeviceFrames]) -> list[Ask]:
         """Captions of every clip, and questions on the whole video where this item is all of it."""
         asks: list[Ask] = []
         if self._describer is None or not embedded:
             return asks
-        visuals = [self._describer.encode(clip.clip) for clip in embedded]
-        for clip, visual in zip(embedded, visuals, strict=True):
-            asks += self._captions(item, clip.clip, visual, clip.lengths)
-            asks += self._of_clip(item, clip.clip, visual, clip.lengths, clip.means)
+        encoded = EncodedFrames(self._describer, [clip.clip for clip in embedded], pixels)
+        for at, clip in enumerate(embedded):
+            asks += self._captions(item, clip.clip, encoded, at, clip.lengths)
+            asks += self._of_clip(item, clip.clip, encoded, at, clip.lengths, clip.means)
         questions = [t for t in item.targets if t.asks_video] if item.n_items == 1 else []
         if questions:
-            whole, span_s = adatp.Visual.cat(visuals), (embedded[0].clip.start_s, embedded[-1].clip.end_s)
+            span_s = (embedded[0].clip.start_s, embedded[-1].clip.end_s)
             for target in questions:
                 shown = show_whole_video(target, self.questions.vectors[target], item.source.video_id, embedded)
-                asks.append(self._answer(item, shown, whole, None, span_s))
+                asks.append(self._answer(item, shown, encoded, 0, None, span_s))
         return asks
 
-    def _ask_stored(self, item: Item, clips: Sequence[ClipFrames]) -> list[Ask]:
+    def _ask_stored(self, item: Item, clips: Sequence[ClipFrames], pixels: Sequence[DeviceFrames]) -> list[Ask]:
         """Clips that are in the index already: their segments stand; each may be captioned and asked questions."""
         asks: list[Ask] = []
         if self._describer is None:
             return asks
-        for clip, stored in zip(clips, item.stored, strict=True):
-            visual = self._describer.encode(clip)
-            asks += self._captions(item, clip, visual, stored.lengths)
-            asks += self._of_clip(item, clip, visual, stored.lengths, np.asarray(stored.vectors, dtype=np.float32))
+        encoded = EncodedFrames(self._describer, clips, pixels)
+        for at, (clip, stored) in enumerate(zip(clips, item.stored, strict=True)):
+            means = np.asarray(stored.vectors, dtype=np.float32)
+            asks += self._captions(item, clip, encoded, at, stored.lengths)
+            asks += self._of_clip(item, clip, encoded, at, stored.lengths, means)
         return asks
 
     def _of_clip(
-        self, item: Item, clip: ClipFrames, visual: adatp.Visual, lengths: Sequence[int], means: FloatArray
+        self,
+        item: Item,
+        clip: ClipFrames,
+        encoded: EncodedFrames,
+        at: int,
+        lengths: Sequence[int],
+        means: FloatArray,
     ) -> Iterator[Ask]:
-        """Questions on one clip; `lengths` and `means` (S, D) are those of its segments."""
+        """Questions on the clip `at` of `encoded`; `lengths` and `means` (S, D) are those of its segments."""
         edges_s = [clip.start_s, *(clip.pts_s[i] for i in np.cumsum(lengths)[:-1]), clip.end_s]
         clip_id = clip_id_of(item.source.video_id, clip.clip_index)
         segments = [(segment_id_of(clip_id, s), edges_s[s], edges_s[s + 1]) for s in range(len(lengths))]
         for target in (t for t in item.targets if t.scope == "clip"):
             shown = choose_shown(target, lengths, segment_relevance(means, self.questions.vectors[target]), segments)
-            yield self._answer(item, shown, visual, clip_id, (clip.start_s, clip.end_s))
+            first = encoded.of_clip(at).start
+            yield self._answer(item, shown, encoded, first, clip_id, (clip.start_s, clip.end_s))
 
-    def _ask_video(self, item: Item, clips: Sequence[ClipFrames], shown: Sequence[Shown]) -> list[Ask]:
+    def _ask_video(self, item: Item, clips: Sequence[ClipFrames], pixels: Sequence[DeviceFrames]) -> list[Ask]:
         """Questions on a whole video, whose frames were chosen before they were decoded."""
         (clip,) = clips
         wanted = len(item.clips[0].targets_s)
@@ -146,29 +157,45 @@ class ItemDescriber:
             raise ChangedWhileRead(f"{wanted} frames stand in the index, but {len(clip.pts_s)} of them decode now")
         if self._describer is None:
             return []
-        visual = self._describer.encode(clip)
-        return [self._answer(item, s, visual, None, (clip.start_s, clip.end_s)) for s in shown]
+        encoded, span_s = EncodedFrames(self._describer, clips, pixels), (clip.start_s, clip.end_s)
+        return [self._answer(item, shown, encoded, 0, None, span_s) for shown in item.shown]
 
-    def _captions(self, item: Item, clip: ClipFrames, visual: adatp.Visual, lengths: Sequence[int]) -> Iterator[Ask]:
+    def _captions(
+        self, item: Item, clip: ClipFrames, encoded: EncodedFrames, at: int, lengths: Sequence[int]
+    ) -> Iterator[Ask]:
         """One ask for each caption prompt. A caption prompt names nothing: global debiasing is off (no relevance)."""
         for target in (t for t in item.targets if t.kind == "caption"):
             span = (clip.clip_index, clip.start_s, clip.end_s)
             text, fingerprint = self._setup.recipe.texts[target], item.fingerprints[target]
             yield Ask(
                 "captions",
-                self._request(f"{target}/{clip.clip_index}", visual, lengths, None, target),
+                self._request(
+                    f"{target}/{clip.clip_index}", encoded.show(encoded.of_clip(at), lengths), lengths, None, target
+                ),
                 partial(caption_record, item.source, span, target, text, fingerprint, self._by),
             )
 
     def _answer(
-        self, item: Item, shown: Shown, visual: adatp.Visual, clip_id: str | None, span_s: tuple[float, float]
+        self,
+        item: Item,
+        shown: Shown,
+        encoded: EncodedFrames,
+        first: int,
+        clip_id: str | None,
+        span_s: tuple[float, float],
     ) -> Ask:
-        """A question on the frames it is shown; `visual` holds all frames that `shown.places` counts in."""
+        """A question on the frames it is shown; `shown.places` count from the place `first` of `encoded` on."""
         text, fingerprint = self._setup.recipe.texts[shown.target], item.fingerprints[shown.target]
         key = f"{shown.target}/{clip_id or item.source.video_id}"
         return Ask(
             "answers",
-            self._request(key, visual[list(shown.places)], shown.lengths, shown.relevance, shown.target),
+            self._request(
+                key,
+                encoded.show([first + place for place in shown.places], shown.lengths),
+                shown.lengths,
+                shown.relevance,
+                shown.target,
+            ),
             partial(answer_record, item.source, span_s, clip_id, shown, text, fingerprint, self._by),
         )
 

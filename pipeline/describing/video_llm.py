@@ -5,7 +5,7 @@ Legend: n frames of a clip, S segments, D embedding width, q questions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,9 +14,11 @@ from pipeline.config import Thresholds
 from pipeline.decoding.resize import Normalisation
 from pipeline.describing.choices import split_choices
 from pipeline.describing.embed import EmbeddedClip
+from pipeline.errors import NotFinite
 from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items.item import Shown
-from pipeline.models.pixels import normalise
+from pipeline.models.memory import halving
+from pipeline.models.pixels import DeviceFrames
 from pipeline.types import ClipFrames, Target, clip_id_of, segment_id_of
 
 
@@ -47,13 +49,35 @@ class Describer:
         self._encoder_flops = encoder_flops_per_frame
         self._prompting = prompting
         self._method: str | adatp.AdaTP = prompting.prune
-        if prompting.prune == "adatp":
-            self._method = adatp.AdaTP(tau_t=thresholds.tau_t)
+        if isinstance(method := adatp.METHODS[prompting.prune], adatp.AdaTP):
+            self._method = replace(method, tau_t=thresholds.tau_t)
 
-    def encode(self, clip: ClipFrames) -> adatp.Visual:
-        """Frames (n, H, W, 3) -> the clip's visual tokens (n, c, d), once for all its prompts."""
-        pixels = normalise(torch.from_numpy(clip.frames.copy()), self._normalisation)
-        return self._model.encode(pixels, clip.pts_s, visionzip=self._prompting.prune == "visionzip")
+    @property
+    def device(self) -> torch.device:
+        """Where frames should lie to be encoded."""
+        return self._model.device
+
+    def representatives(self, lengths: Sequence[int]) -> tuple[int, ...] | None:
+        """Frames that the method needs of segments of `lengths`; None where it needs them all."""
+        if not isinstance(self._method, adatp.AdaTP) or self._method.representative_frames is None:
+            return None
+        return self._method.frames_encoded(tuple(lengths))
+
+    def encode(self, clip: ClipFrames, pixels: DeviceFrames, frames: Sequence[int] | None = None) -> adatp.Visual:
+        """The clip's frames, or some of them -> visual tokens (n, c, d). Raises NotFinite."""
+        at = range(len(clip.pts_s)) if frames is None else frames
+        how = self._normalisation
+        normalised = pixels.normalised(how) if frames is None else pixels.some(frames, how)  # (n, 3, H, W)
+        visionzip = self._prompting.prune == "visionzip"
+
+        def encode(first: int, last: int) -> adatp.Visual:
+            times_s = [clip.pts_s[i] for i in at[first:last]]
+            return self._model.encode(normalised[first:last], times_s, visionzip=visionzip)
+
+        visual = halving(encode, adatp.Visual.cat, 0, len(at))
+        if not bool(torch.isfinite(visual.tokens).all()):
+            raise NotFinite(f"the Video LLM's vision tower gave no numbers for a frame of clip {clip.clip_index}")
+        return visual
 
     def request(
         self, key: str, visual: adatp.Visual, lengths: Sequence[int], relevance: Sequence[float] | None, target: Target
@@ -72,7 +96,7 @@ class Describer:
             method=self._method,
             p=self._prompting.p,
             max_new_tokens=self._prompting.max_new_tokens,
-            encoder_flops=self._encoder_flops * visual.n_frames,
+            encoder_flops=self._encoder_flops * sum(lengths),
         )
 
     def run(self, requests: Sequence[adatp.Request]) -> dict[str, adatp.Result]:

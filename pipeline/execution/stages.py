@@ -6,6 +6,7 @@ seconds. A bad video is data: a VideoError becomes a `Failure` in one place a st
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from pipeline.archive.readable import readable
 from pipeline.config import FRAMES_PER_CLIP, DescribeSetup
 from pipeline.decoding.decoder import Decoder
 from pipeline.decoding.sampling import parse_sampling, plan_clips
-from pipeline.errors import VideoError, WorkerLost
+from pipeline.errors import NotFinite, VideoError, WorkerLost
 from pipeline.index.snapshot import Index, storage_trouble
 from pipeline.index.staging import Rows, encode_item, stage
 from pipeline.items.item import Failure, Item, Probed, Receipt
@@ -105,8 +106,10 @@ class DescribeStage:
             if only is None:
                 rows = self._describer.rows(item, decoded, seconds)
             else:
-                rows, n_clips = self._clip_by_clip(item, decoded, only, seconds), len(only)
-                failure = killed_twice(item)
+                (rows, n_clips), failure = self._clip_by_clip(item, decoded, only, seconds), killed_twice(item)
+        except NotFinite as error:
+            every = () if item.kind == "answer" else range(int(item.has_context), len(decoded.clips))
+            (rows, n_clips), failure = self._clip_by_clip(item, decoded, every, seconds), Failure.of("describe", error)
         except VideoError as error:
             rows, n_clips, failure = {}, 0, Failure.of("describe", error)
         receipt = receipt_of(item, decoded, n_clips, failure, seconds, bytes_read)
@@ -118,15 +121,20 @@ class DescribeStage:
         with storage_trouble(self._index):
             stage(self._index.storage, item.key, data)
 
-    def _clip_by_clip(self, item: Item, decoded: Decoded, only: Sequence[int], seconds: dict[str, float]) -> Rows:
-        """Rows of some clips of an item, one clip at a time."""
+    def _clip_by_clip(
+        self, item: Item, decoded: Decoded, only: Sequence[int], seconds: dict[str, float]
+    ) -> tuple[Rows, int]:
+        """Rows of some clips of an item, one clip at a time, and of how many; those that end in NotFinite have none."""
         parts: list[Rows] = []
         for place in only:
             before = decoded.clips[max(0, place - 1) : place] if item.kind == "index" else ()
             alone = replace(item, n_items=2, has_context=bool(before), stored=item.stored[place : place + 1])
-            parts.append(self._describer.rows(alone, replace(decoded, clips=(*before, decoded.clips[place])), seconds))
+            with suppress(NotFinite):  # the item's failure already
+                parts.append(
+                    self._describer.rows(alone, replace(decoded, clips=(*before, decoded.clips[place])), seconds)
+                )
         tables = {name for part in parts for name in part}
-        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in tables}
+        return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in tables}, len(parts)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
 from transformers.utils import logging as transformers_logging
 
 from adatp import CheckpointError, TowerShape, tower_flops
+from pipeline.models.memory import halving
 
 # Loading takes a second and needs no bar; the configuration warnings concern generation, which this model never does.
 transformers_logging.set_verbosity_error()
@@ -49,12 +50,20 @@ class Encoder:
 
     @torch.inference_mode()
     def images(self, pixels: Tensor, batch: int = 32) -> Tensor:
-        """Normalised frames (n, 3, H, W) -> unit vectors (n, D)."""
-        parts = [
-            _pooled(self._model.get_image_features(pixel_values=part.to(self._device, self._dtype)))
-            for part in torch.split(pixels, batch)
-        ]
+        """Normalised frames (n, 3, H, W) -> unit vectors (n, D). A frame the encoder cannot make sense of gives NaN."""
+        parts = [self._features(part.to(self._device, self._dtype)) for part in torch.split(pixels, batch)]
         return _unit(torch.cat(parts))  # (n, D)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        def encode(first: int, last: int) -> Tensor:
+            return _pooled(self._model.get_image_features(pixel_values=pixels[first:last]))
+
+        return halving(encode, torch.cat, 0, len(pixels))
+
+    @property
+    def device(self) -> str:
+        """Where frames should lie to be encoded."""
+        return self._device
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:

@@ -122,5 +122,4 @@ def test_prompts_that_spell_control_tokens_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_line_offers_what_the_library_has() -> None:
-    assert set(PRUNE_METHODS) <= set(METHODS)
-    assert {name for name in METHODS if "+" not in name} == set(PRUNE_METHODS)
+    assert set(PRUNE_METHODS) == set(METHODS)
