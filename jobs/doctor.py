@@ -3,6 +3,9 @@
     python -m jobs.doctor
     python -m jobs.doctor --model llava-hf/llava-onevision-qwen2-0.5b-ov-hf --output s3://bucket/index
 
+With --model or --encoder both models that the job would use are fetched if need be, loaded on a worker of the cluster
+as the job loads them, and made to work once: a frame, a text, eight tokens pruned and unpruned, seconds and memory.
+
 Three videos whose content is known are rendered and indexed by the real job with the builtin models; every caption,
 answer, time and cut is compared with the truth, and the index is audited as by jobs.verify. A caption on the wrong
 video, drifting times or a dropped segment are named. Exit 0 when all is well, 1 when something is wrong.
@@ -14,16 +17,19 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 import duckdb
 
 from jobs import cli, index
+from pipeline.config import IndexConfig
 from pipeline.errors import JobError
 from pipeline.index.snapshot import Index
 from pipeline.index.verify import verify
 from pipeline.ledger.run_report import PACKAGES
-from pipeline.models.checkpoints import resolve_model, resolve_thresholds
+from pipeline.models.checkpoints import ModelFiles, known_thresholds, resolve_model
+from pipeline.models.ready import make_ready
 from pipeline.planted.archive import Truth, render_archive
 from pipeline.planted.selftest import find_faults
 from pipeline.storage.base import check_writable
@@ -37,8 +43,8 @@ def main(argv: Sequence[str] | None = None, index_job: Callable[[Sequence[str]],
 
 def _doctor(args: argparse.Namespace, index_job: Callable[[Sequence[str]], int]) -> int:
     wrong = 0
-    for what, finding, is_well in [*_packages(), *_device(), *_models(args), *_storage(args)]:
-        print(f"{'ok ' if is_well else 'NO '} {what:<12} {finding}")
+    for what, finding, is_well in chain(_packages(), _device(), _models(args), _storage(args)):
+        print(f"{'ok ' if is_well else 'NO '} {what:<12} {finding}", flush=True)
         wrong += not is_well
     if wrong:
         print(f"{wrong} of these must be put right before the self-test can run")
@@ -105,15 +111,37 @@ def _device() -> Iterator[Finding]:
 
 
 def _models(args: argparse.Namespace) -> Iterator[Finding]:
-    for role, name in (("model", args.model), ("encoder", args.encoder or args.model)):
-        if role == "encoder" and args.encoder is None and args.model != "builtin":
-            continue
+    """Both models, found, then tried on their headers, then at work; each step only with what passed the one before."""
+    encoder = IndexConfig(("-",), "-", args.model, args.encoder).encoder_name
+    passed: list[ModelFiles] = []
+    for role, name in (("encoder", encoder), ("model", args.model)):
         try:
             files = resolve_model(name, role)
-            thresholds = f", thresholds {resolve_thresholds(files)}" if role == "encoder" else ""
+            thresholds = f", {_thresholds(files)}" if role == "encoder" else ""
+            make_ready((files,), lambda line: print(f"    {line}", flush=True))
             yield role, f"{files.identity.id}{thresholds}", True
+            passed.append(files)
         except JobError as error:
             yield role, str(error), False
+    if len(passed) == 2 and (args.model, encoder) != ("builtin", "builtin"):  # the self-test runs those
+        yield from _trial(args, passed)
+
+
+def _trial(args: argparse.Namespace, passed: Sequence[ModelFiles]) -> Iterator[Finding]:
+    from pipeline.describing.trial import try_models  # torch takes seconds to load, and Ray too
+    from pipeline.execution.on_ray import on_worker
+
+    encoder, model = (files.identity for files in passed)
+    try:
+        for found in on_worker(index.cluster_of(args), try_models, encoder, model, args.device):
+            yield f"{found.role} at work", found.said, found.is_well
+    except JobError as error:
+        yield "models at work", str(error), False
+
+
+def _thresholds(encoder: ModelFiles) -> str:
+    known = known_thresholds(encoder)
+    return "thresholds measured on the archive at the first run" if known is None else str(known)
 
 
 def _storage(args: argparse.Namespace) -> Iterator[Finding]:
@@ -128,10 +156,16 @@ def _storage(args: argparse.Namespace) -> Iterator[Finding]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("doctor", __doc__)
-    parser.add_argument("--model", default="builtin", help="also check that this model can be found (default: builtin)")
-    parser.add_argument("--encoder", help="also check that this encoder and its thresholds can be found")
+    parser.add_argument("--model", default="builtin", help="also load this model and make it work (default: builtin)")
+    parser.add_argument(
+        "--encoder", help="also load this encoder and make it work (default: the one jobs.index would use with --model)"
+    )
     parser.add_argument("--output", metavar="INDEX", help="also check that this place can be written")
     parser.add_argument("--seed", type=int, default=3, help="which videos are planted (default: 3)")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the models run (default: auto)"
+    )
+    index.add_where_it_runs(parser)
     return parser
 
 

@@ -24,6 +24,7 @@ from pipeline.index.staging import Rows
 from pipeline.items.evidence import FloatArray, Questions, choose_shown, segment_relevance
 from pipeline.items.item import Item, Shown
 from pipeline.models.checkpoints import open_model
+from pipeline.models.devices import choose_device, refuse_too_large
 from pipeline.models.encoder import Encoder
 from pipeline.models.pixels import DeviceFrames
 from pipeline.types import EMBED, ClipFrames, Decoded, Target, clip_id_of, segment_id_of
@@ -43,8 +44,7 @@ class ItemDescriber:
 
     def __init__(self, setup: DescribeSetup) -> None:
         self._setup = setup
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if setup.device == "auto" else setup.device
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        device, dtype = choose_device(setup.device)
         encoder = open_model(setup.encoder, "encoder")
         self._encoder = Encoder(encoder.path, device, dtype)
         self._normalisation = encoder.normalisation
@@ -52,6 +52,7 @@ class ItemDescriber:
         self._describer: Describer | None = None
         if setup.recipe.texts:
             model = open_model(setup.model, "model")
+            refuse_too_large(model, device, dtype)
             self._describer = Describer(
                 adatp.load(model.path, device=device, dtype=dtype),
                 model.normalisation,

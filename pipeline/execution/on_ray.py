@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 # Ray's own switches are read when it is imported: token auth is always set explicitly, usage is never reported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -49,6 +49,8 @@ from pipeline.execution.workers import (
 from pipeline.items.item import Item, Receipt
 from pipeline.items.wire import item_to_row, probed_from_record, receipt_from_record, source_to_row
 from pipeline.storage.s3 import is_s3
+
+T = TypeVar("T")
 
 REACH_S = 20.0
 """A head node that does not take a connection for so long is taken for absent."""
@@ -310,6 +312,23 @@ def _nodes() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+def on_worker(cluster: ClusterOptions, work: Callable[..., T], *args: object) -> T:
+    """What `work(*args)` returns on a worker that has what a describe worker has. Ray lasts as long as that.
+
+    Raises JobError, one line, when the worker dies.
+    """
+    _start_ray(cluster)
+    try:
+        pools = choose_pools(_nodes(), cluster)
+        remote = ray.remote(num_cpus=pools.describe_cpus, num_gpus=pools.describe_gpus, max_retries=0)(work)
+        result: T = ray.get(remote.remote(*args))
+        return result
+    except ray.exceptions.RayError as error:
+        raise JobError(what_failed(str(error)) or f"a worker failed: {type(error).__name__}") from error
+    finally:
+        ray.shutdown()
 
 
 class _Metrics:
