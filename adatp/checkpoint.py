@@ -65,17 +65,17 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Any, family: ModelFamil
         raise CheckpointError(
             f"expected a tokenizer of at most {rows} tokens in {str(checkpoint.folder)!r}, got {len(tokenizer)}"
         )
+    if family.video_token_id >= len(tokenizer):
+        raise CheckpointError(
+            f"its tokenizer has {len(tokenizer)} tokens, but config.json names token {family.video_token_id} for a "
+            "video: the tokenizer is of another model"
+        )
 
 
 def _with_layout(family: ModelFamily, layout: FrameLayout) -> ModelFamily:
     if not isinstance(family, LlavaOnevision):
         raise CheckpointError(f"expected no frame_layout for {family.name}, got {layout}: it is for LLaVA alone")
     return replace(family, layout=layout)
-    if family.video_token_id >= len(tokenizer):
-        raise CheckpointError(
-            f"its tokenizer has {len(tokenizer)} tokens, but config.json names token {family.video_token_id} for a "
-            "video: the tokenizer is of another model"
-        )
 
 
 def _stop_tokens(folder: Path, tokenizer: Any, prompt: Prompt) -> frozenset[int]:

@@ -57,7 +57,8 @@ def embed(model: VideoLLM, layout: Layout, clip: Clip, plan: Plan) -> Sequence:
     is_other = torch.ones(len(layout.ids), dtype=torch.bool)
     is_other[layout.visual] = False
     others = is_other.nonzero().flatten()  # (T,) on the CPU: nothing waits for the device
-    words = model.decoder.embed_tokens(torch.tensor(layout.ids)[others].to(device))  # (T, d)
+    ids = torch.tensor(layout.ids)[others].clamp_min(0)  # what stands for a learned vector may be no token at all
+    words = model.decoder.embed_tokens(ids.to(device))  # (T, d)
     if layout.vectors:
         at = torch.searchsorted(others, torch.tensor(layout.vectors))
         words = words.index_copy(0, at.to(device), model.family.vector.expand(len(at), -1).to(words))  # type: ignore[union-attr]  # a family that lays out vectors has one

@@ -54,7 +54,7 @@ def test_a_published_layout_says_what_transformers_own_class_says(name: str, tmp
         truth = theirs.model.get_video_features(pixels[None]).pooler_output[0][:-1]
         torch.testing.assert_close(visual.tokens.flatten(0, 1), truth, rtol=1e-4, atol=1e-4)
     prompt = "what colour is the red circle"
-    ids = torch.tensor([ours.prompt_ids(prompt, 2)])
+    ids = torch.tensor([ours.prompt_ids(prompt, visual)])
     place = ids[0] == ours.prompt.video_token_id
     embeddings = theirs.get_input_embeddings()(ids.clamp_min(0))
     filled = visual.tokens.flatten(0, 1)

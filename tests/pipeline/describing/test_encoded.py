@@ -14,9 +14,10 @@ from pipeline.describing.encoded import EncodedFrames
 from pipeline.describing.video_llm import Describer, Prompting
 from pipeline.errors import NotFinite
 from pipeline.models.pixels import DeviceFrames
-from pipeline.types import ClipFrames
+from pipeline.types import ClipFrames, Target
 from tests.adatp.checkpoints import write_onevision
 
+CAPTION = Target.caption("Describe the video")
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -36,7 +37,7 @@ class Counting(Describer):
 
 
 def describer(model: adatp.VideoLLM, prune: str) -> Counting:
-    prompting = Prompting(prune, 1.0, 4, {"caption:1": "Describe the video", "answer:2:video": "What colour is it ?"})
+    prompting = Prompting(prune, 1.0, 4, {CAPTION: "Describe the video"})
     return Counting(model, HALF, Thresholds(0.95, 0.05), 0.0, prompting)
 
 
@@ -77,12 +78,12 @@ def test_representative_frames_alone_are_encoded_and_each_once(model: adatp.Vide
     again = frames.show([6, 7, 8, 9, 12], [4, 1])
     torch.testing.assert_close(again.tokens, whole.tokens[[8, 12]], rtol=1e-4, atol=1e-5)
     assert counting.n_frames == 3
-    request = counting.request("clip", visual, lengths, None, "caption:1")
+    request = counting.request("clip", visual, lengths, None, CAPTION)
     result = counting.run([request])["clip"]
     assert result.visual_tokens_per_layer[0] == 2 * model.tokens_per_frame
     assert result.n_visual_tokens == 6 * model.tokens_per_frame
     unpruned = describer(model, "none")
-    full = unpruned.run([unpruned.request("clip", all_frames.show(range(6, 12), lengths), lengths, None, "caption:1")])
+    full = unpruned.run([unpruned.request("clip", all_frames.show(range(6, 12), lengths), lengths, None, CAPTION)])
     assert result.flops.end_to_end < 0.6 * full["clip"].flops.end_to_end
 
 
