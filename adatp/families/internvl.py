@@ -1,4 +1,4 @@
-"""InternVL3 and 3.5 in transformers' layout: the checkpoints whose names end in -hf or -HF.
+"""InternVL3 and InternVL3.5 in transformers' layout: the checkpoints whose names end in -hf or -HF.
 
 An InternViT tower of square frames, four patches shuffled into one token, a two-layer projector and a Qwen decoder with
 one-axis positions. Every frame stands between <img> and </img> and is numbered by a word before it: "Frame1: ".
@@ -28,7 +28,7 @@ class InternVL:
     hf: Any
     """The transformers model itself, `InternVLForConditionalGeneration`, in evaluation mode."""
 
-    name: ClassVar[str] = "InternVL3 (internvl)"
+    name: ClassVar[str] = "InternVL3 and 3.5 (internvl)"
     system: ClassVar[str | None] = None
     video_text: ClassVar[str | None] = "<video>"
     chat_template: ClassVar[str | None] = None
@@ -48,7 +48,7 @@ class InternVL:
                 f"expected transformers' layout: {_twin(str(checkpoint.folder))}"
             )
         config = checkpoint.transformers_config()
-        check_decoder(config.text_config, "qwen2")
+        check_decoder(config.text_config, "qwen2", "qwen3")
         _check_vision(config)
         return cls(checkpoint.build(InternVLForConditionalGeneration, config))
 

@@ -18,6 +18,7 @@ FAMILIES: dict[str, Callable[[Path], object]] = {
     "SmolVLM2-256M": write_smolvlm,
     "SmolVLM2-2.2B": partial(write_smolvlm, name="HuggingFaceTB/SmolVLM2-2.2B-Instruct"),
     "InternVL3-1B": write_internvl,
+    "InternVL3_5-2B": partial(write_internvl, name="OpenGVLab/InternVL3_5-2B-HF"),
     "InternVL3-38B": partial(write_internvl, name="OpenGVLab/InternVL3-38B-hf"),
 }
 

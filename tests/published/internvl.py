@@ -1,11 +1,13 @@
-"""InternVL3 in transformers' layout (the `-hf` checkpoints), as published.
+"""InternVL3 and InternVL3.5 in transformers' layout (`-hf` and `-HF` checkpoints), as published.
 
 Sources: configuration and processors as huggingface/transformers' convert_internvl_weights_to_hf.py writes them from
 OpenGVLab/InternVL3-1B and -38B; the towers' numbers also stand in OpenGVLab/InternVL's internvl_custom2hf.py, values
 of the decoder's configuration in modelscope/ms-swift issue 1649 and vllm-project/vllm issue 17634. Special tokens and
 their ids: linkedin/Liger-Kernel, test/resources/fake_configs/OpenGVLab/InternVL3-1B-hf/tokenizer_config.json; the chat
 template is written anew and renders the same text. Key names: those that transformers' conversion mapping of "llava"
-renames; at full depth they are the 733 that the 1B is reported to have.
+renames; at full depth they are the 733 that the 1B is reported to have. InternVL3.5 has another decoder, Qwen3, whose
+vocabulary moves the image token to 151671: internvl_custom2hf.py again, and a public engine's test of the 2B for the
+decoder's numbers.
 
 Two things of the published files are easily taken for faults. The token <video>, id 151674, lies beyond the 151,674
 rows of the embedding table: the processor replaces it before the model sees it. And `tie_word_embeddings` is true by
@@ -90,14 +92,40 @@ QWEN2_5_32B = QWEN2_5_0_5B | {
     "num_hidden_layers": 64,
     "num_key_value_heads": 8,
 }
+QWEN3_1_7B: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 6144,
+    "max_position_embeddings": 40960,
+    "max_window_layers": 28,
+    "model_type": "qwen3",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
 
 
-def _config(text: dict[str, Any], vision: dict[str, Any]) -> dict[str, Any]:
+def _config(text: dict[str, Any], vision: dict[str, Any], image_token_id: int = 151667) -> dict[str, Any]:
     return {
         "architectures": ["InternVLForConditionalGeneration"],
         "downsample_ratio": 0.5,
         "image_seq_length": 256,
-        "image_token_id": 151667,
+        "image_token_id": image_token_id,
         "model_type": "internvl",
         "projector_hidden_act": "gelu",
         "text_config": text,
@@ -112,6 +140,7 @@ def _config(text: dict[str, Any], vision: dict[str, Any]) -> dict[str, Any]:
 CONFIGS = {
     "OpenGVLab/InternVL3-1B-hf": _config(QWEN2_5_0_5B, INTERNVIT_300M),
     "OpenGVLab/InternVL3-38B-hf": _config(QWEN2_5_32B, INTERNVIT_6B),
+    "OpenGVLab/InternVL3_5-2B-HF": _config(QWEN3_1_7B, INTERNVIT_300M, image_token_id=151671),
 }
 PREPROCESSOR: dict[str, Any] = {
     "crop_to_patches": False,
@@ -162,6 +191,7 @@ _PLAIN = [
     "<|repo_name|>",
     "<|file_sep|>",
 ]  # added tokens that are not special
+_QWEN3 = ["<tool_response>", "</tool_response>", "<think>", "</think>"]  # the same
 _INTERNVL = ["<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>"]
 CHAT_TEMPLATE = (
     "{%- for turn in messages -%}{{ '<|im_start|>' ~ turn.role ~ '\\n' }}"
@@ -182,7 +212,8 @@ def reduced(name: str, n_layers: int) -> dict[str, Any]:
     head = vision["hidden_size"] // vision["num_attention_heads"]
     text_head = text["hidden_size"] // text["num_attention_heads"]
     vision |= {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 2 * head, "intermediate_size": 192}
-    text |= {"num_hidden_layers": n_layers, "num_attention_heads": 128 // text_head, "num_key_value_heads": 1}
+    heads = 2 if "head_dim" in text else 128 // text_head
+    text |= {"num_hidden_layers": n_layers, "num_attention_heads": heads, "num_key_value_heads": 1}
     text |= {"hidden_size": 128, "intermediate_size": 176}
     return config
 
@@ -208,7 +239,7 @@ def write_internvl(
     write_json(folder / "processor_config.json", {"image_seq_length": 256, "processor_class": "InternVLProcessor"})
     tensors = {published_key(key): tensor for key, tensor in model.state_dict().items()}
     write_weights(folder, tensors, torch.bfloat16)
-    _write_tokenizer(folder)
+    _write_tokenizer(folder, _PLAIN + (_QWEN3 if config["text_config"]["model_type"] == "qwen3" else []))
     for weight in model.parameters():
         weight.data = weight.data.bfloat16().float()  # as the file holds it; buffers stay exact
     return model.eval()
@@ -221,13 +252,14 @@ def published_key(key: str) -> str:
     return key.removeprefix("model.").replace("language_model.", "language_model.model.", 1)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path, plain: list[str]) -> None:
+    """`plain`: added tokens that are not special."""
     tokenizer = qwen2_tokenizer(_QWEN2_5)
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in _PLAIN])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in plain])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in _INTERNVL])
     tokenizer.save(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))
-    added = enumerate([*_QWEN2_5, *_PLAIN, *_INTERNVL], QWEN2_FIRST_SPECIAL)
+    added = enumerate([*_QWEN2_5, *plain, *_INTERNVL], QWEN2_FIRST_SPECIAL)
     named = {"context_image_token": "<IMG_CONTEXT>", "end_image_token": "</img>", "start_image_token": "<img>"}
     named["video_token"] = "<video>"
     write_json(
@@ -235,7 +267,7 @@ def _write_tokenizer(folder: Path) -> None:
         {
             "add_bos_token": False,
             "add_prefix_space": False,
-            "added_tokens_decoder": {str(i): {**special(token), "special": token not in _PLAIN} for i, token in added},
+            "added_tokens_decoder": {str(i): {**special(token), "special": token not in plain} for i, token in added},
             "additional_special_tokens": [*_QWEN2_5[1:], *_INTERNVL[:-1]],
             "bos_token": None,
             "chat_template": CHAT_TEMPLATE,
