@@ -1,24 +1,26 @@
 """What `jobs.evaluate` does for a published benchmark or a table of the paper: check, say the cost, run, write."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline.config import DEFAULT_MODEL
 from pipeline.errors import UsageError
 from pipeline.execution.pools import ClusterOptions
 from pipeline.models.checkpoints import ModelFiles, resolve_model, resolve_thresholds
 from pipeline.public_benchmarks.asker import HOWS, How, ModelChoice
 from pipeline.public_benchmarks.benchmark import Benchmark, Harness
-from pipeline.public_benchmarks.cost import DISK_GB, cost_lines, expected_cost, read_config, shapes_of
+from pipeline.public_benchmarks.cost import DISK_GB, cost_lines, expected_cost, hours, shapes_of
+from pipeline.public_benchmarks.frames import frames_of, is_llava_video, read_config, sampling_of
 from pipeline.public_benchmarks.paper import AVERAGES, MODELS, TABLES, preset
 from pipeline.public_benchmarks.registry import BENCHMARKS
 from pipeline.public_benchmarks.results import write_results
 from pipeline.public_benchmarks.run import Job, Plan, Say, answer_all, plan_job
-from pipeline.public_benchmarks.settings import BUDGETS, Budget, Setting, parse_settings
+from pipeline.public_benchmarks.settings import BUDGETS, Budget, Setting, paper_model, parse_settings
 from pipeline.public_benchmarks.stages import MAX_FRAMES, AskVideo, DecodeVideo
 from pipeline.public_benchmarks.table import Verdict, judge, lines
 from pipeline.types import Bounds
@@ -34,7 +36,7 @@ class Options:
     preset: str | None
     data: Path
     output: Path
-    model: str
+    model: str | None
     encoder: str | None
     thresholds: Path | None
     methods: str
@@ -69,9 +71,10 @@ def run_public(options: Options, show: Show, say: Say) -> int:
     _check(options)
     if options.preset:
         return _run_preset(options, options.preset, show, say)
-    settings = parse_settings(options.methods, options.ps, _budget(options), options.model, options.reference)
-    prepared = _prepare(options, BENCHMARKS[str(options.benchmark)], options.model, settings, options.output)
-    _say_cost([prepared], show)
+    model = options.model or DEFAULT_MODEL
+    settings = parse_settings(options.methods, options.ps, _budget(options), model, options.reference)
+    prepared = _prepare(options, BENCHMARKS[str(options.benchmark)], model, settings, options.output)
+    _say_cost(prepared, show)
     if not options.dry_run:
         _run_one(options, prepared, show, say)
     return 0
@@ -107,7 +110,7 @@ def _prepare(
     if variant not in ("default", *benchmark.variants):
         known = ", ".join(("default", *benchmark.variants))
         raise UsageError(f"--prompt-variant {variant}: {benchmark.name} has none of that name; expected {known}")
-    n_frames = options.frames or (20 if is_grid else 32)
+    n_frames = options.frames or frames_of(is_grid)
     how: How = next(how for how in HOWS if how == options.how)
     job = Job(
         benchmark=benchmark,
@@ -128,22 +131,11 @@ def _prepare(
     return Prepared(job, plan, model, encoder, tera)
 
 
-def is_llava_video(config: dict[str, object] | None) -> bool:
-    """LLaVA-Video's checkpoints end every row of a frame in a newline."""
-    return config is not None and config.get("mm_newline_position") == "grid"
-
-
-def sampling_of(n_frames: int, is_grid: bool) -> str:
-    """lmms-eval's wrappers: linspace over all frames; LLaVA-Video first tries one frame per second."""
-    return f"uniform={n_frames}{',1fps' if is_grid else ''}"
-
-
-def _say_cost(all_prepared: Sequence[Prepared], show: Show) -> None:
-    for one in all_prepared:
-        asked, job = sum(len(video.questions) for video in one.plan.videos), one.job
-        name, n_frames = f"{job.benchmark.name} with {job.choice.model}", int(job.sampling.split("=")[1].split(",")[0])
-        for line in cost_lines(name, len(one.plan.videos), asked, len(job.settings), one.tera, n_frames):
-            show(line)
+def _say_cost(prepared: Prepared, show: Show) -> None:
+    asked, job = sum(len(video.questions) for video in prepared.plan.videos), prepared.job
+    name, n_frames = f"{job.benchmark.name} with {job.choice.model}", int(job.sampling.split("=")[1].split(",")[0])
+    for line in cost_lines(name, len(prepared.plan.videos), asked, len(job.settings), prepared.tera, n_frames):
+        show(line)
 
 
 def _run_one(options: Options, prepared: Prepared, show: Show, say: Say) -> Verdict:
@@ -199,26 +191,60 @@ def _here(
 
 
 def _run_preset(options: Options, name: str, show: Show, say: Say) -> int:
-    """A table of the paper: every model and benchmark of it, cost first. DATA holds one folder per benchmark."""
-    table = preset(name)
-    chosen = {key: rows for key, rows in table.settings.items()}
-    names = [options.benchmark] if options.benchmark else list(TABLES)
-    everything: list[Prepared] = []
-    for key, settings in chosen.items():
+    """A table of the paper: its cost before anything is loaded, then every model on every benchmark of it.
+
+    DATA holds a folder per benchmark. --model runs the table on another checkpoint of one of the paper's models.
+    """
+    rows, names = preset(name).settings, [options.benchmark] if options.benchmark else list(TABLES)
+    models = {key: MODELS[key] for key in rows}
+    if options.model is not None:
+        models = {_paper_key(name, options.model, rows): options.model}
+    for line in preset_cost(name, models, rows, names, options.frames):
+        show(line)
+    for benchmark in names:  # before days of work: are all the files there?
+        BENCHMARKS[benchmark].load(options.data / benchmark, "default")
+    verdicts = []
+    for key, model in models.items():
         for benchmark in names:
-            data = options.data / benchmark
-            model = options.model if options.model and len(chosen) == 1 else MODELS[key]
-            there = replace(options, data=data, how="generate", harness="2025" if options.harness == "2025" else "2026")
-            everything.append(_prepare(there, BENCHMARKS[benchmark], model, settings, options.output / key / benchmark))
-    _say_cost(everything, show)
-    total = sum(sum(one.tera) for one in everything)
-    show(f"{name}: {total:.3g} TFLOP in all; on disk {'; '.join(f'{n}: {DISK_GB[n]}' for n in names if n in DISK_GB)}")
-    if options.dry_run:
-        return 0
-    verdicts = [_run_one(options, one, show, say) for one in everything]
+            there = replace(options, data=options.data / benchmark)
+            prepared = _prepare(there, BENCHMARKS[benchmark], model, rows[key], options.output / key / benchmark)
+            _say_cost(prepared, show)
+            if not options.dry_run:
+                verdicts.append(_run_one(options, prepared, show, say))
     for line in averages(name, verdicts):
         show(line)
     return 0
+
+
+def _paper_key(name: str, model: str, rows: Mapping[str, object]) -> str:
+    key = paper_model(model)
+    if key in rows:
+        return key
+    if name in ("paper-table2", "paper-table4") and not key:
+        return "ov-0.5b"  # options that mean something on any model
+    raise UsageError(f"--preset {name} --model {model}: the table runs {', '.join(MODELS[key] for key in rows)}")
+
+
+def preset_cost(
+    name: str,
+    models: Mapping[str, str],
+    rows: Mapping[str, Sequence[Setting]],
+    names: Sequence[str],
+    frames: int | None,
+) -> list[str]:
+    """What the table costs on the published sets, from shapes and counts alone: no file is needed."""
+    out, total = [], 0.0
+    for key, model in models.items():
+        is_grid = key == "lv-7b"
+        n_frames = frames or frames_of(is_grid)
+        for benchmark in names:
+            n_questions, n_videos, _ = BENCHMARKS[benchmark].size
+            shapes = shapes_of(None, key, is_grid)
+            tera = expected_cost(shapes, rows[key], n_videos, n_questions, n_frames)
+            total += sum(tera)
+            out += cost_lines(f"{benchmark} with {model}", n_videos, n_questions, len(rows[key]), tera, n_frames)
+    disk = "; ".join(f"{benchmark}: {DISK_GB[benchmark]}" for benchmark in names if benchmark in DISK_GB)
+    return [f"{name} on the published sets:", *out, f"in all {total:.3g} TFLOP, {hours(total):.2g} GPU hours; {disk}"]
 
 
 def averages(name: str, verdicts: Sequence[Verdict]) -> list[str]:

@@ -3,10 +3,8 @@
 The hours are an expectation, not a measurement: they divide FLOPs by a speed that a well-fed GPU reaches.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 from adatp import AdaTP, LLMShape, NoPruning, TowerShape, tower_flops
@@ -54,11 +52,6 @@ def shapes_of(config: dict[str, object] | None, model: str, is_grid: bool) -> Sh
     return Shapes(llm, tower, side * (side + is_grid))
 
 
-def read_config(folder: Path) -> dict[str, object] | None:
-    path = folder / "config.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else None
-
-
 def expected_cost(
     shapes: Shapes, settings: Sequence[Setting], n_videos: int, n_questions: int, n_frames: int
 ) -> tuple[float, float]:
@@ -82,15 +75,20 @@ def _share(setting: Setting, n_visual: int, n_layers: int) -> float:
     return mean_share(n_visual, n_layers, setting.p) * end / (n_layers / 2)
 
 
+def hours(tera: float) -> float:
+    """GPU hours of so many teraflops."""
+    return tera / TFLOPS / 3600
+
+
 def cost_lines(
     name: str, n_videos: int, n_questions: int, n_settings: int, tera: tuple[float, float], n_frames: int
 ) -> list[str]:
     """What a person wants to know before starting."""
-    hours, cpu_hours = sum(tera) / TFLOPS / 3600, sum(tera) / CPU_TFLOPS / 3600
+    cpu_hours = sum(tera) / CPU_TFLOPS / 3600
     return [
         f"{name}: {n_questions} questions on {n_videos} videos, {n_frames} frames each, {n_settings} settings: "
         f"{n_questions * n_settings} answers",
         f"  expected: vision {tera[0]:.3g} TFLOP (once per video), language model {tera[1]:.3g} TFLOP; "
-        f"{hours:.2g} h on one GPU at {TFLOPS:g} TFLOP/s, {cpu_hours:.2g} h on a CPU at {1000 * CPU_TFLOPS:g} GFLOP/s; "
-        "decoding beside it",
+        f"{hours(sum(tera)):.2g} h on one GPU at {TFLOPS:g} TFLOP/s, or "
+        f"{cpu_hours:.2g} h on a CPU at {1000 * CPU_TFLOPS:g} GFLOP/s; decoding beside it",
     ]
