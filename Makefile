@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SWIFT := .swift
+LMMS := .lmms
 SEED ?= 7
 
-.PHONY: install demo test check bench mutants nightly clean
+.PHONY: install demo test check bench mutants lmms nightly clean
 
 install: $(VENV)/installed
 
@@ -33,14 +34,24 @@ bench: install
 mutants: install
 	$(BIN)/python -m tests.adatp.mutants.run
 
-# Swift is an S3 server that checks signatures; it is no dependency, so it gets an environment of its own.
-nightly: install $(SWIFT)/installed
-	SWIFT_BIN=$(abspath $(SWIFT)/bin) $(BIN)/python -m pytest -m nightly
+# Swift is an S3 server that checks signatures; lmms-eval is the harness of published benchmarks. Neither is a
+# dependency, so each gets an environment of its own.
+nightly: install $(SWIFT)/installed $(LMMS)/installed
+	SWIFT_BIN=$(abspath $(SWIFT)/bin) LMMS_PYTHON=$(abspath $(LMMS)/bin/python) $(BIN)/python -m pytest -m nightly
 
 $(SWIFT)/installed:
 	$(PYTHON) -m venv $(SWIFT)
 	$(SWIFT)/bin/python -m pip install --quiet --disable-pip-version-check swift==2.38.3
 	@touch $@
 
+# This package beside lmms-eval, whose own dependencies are left out: it wants av below 16 and much that is not used.
+lmms: $(LMMS)/installed
+
+$(LMMS)/installed: pyproject.toml constraints-lmms.txt
+	$(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lmms.txt --editable '.[lmms]'
+	$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lmms-eval==0.7.3
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(SWIFT) demo build
+	rm -rf $(VENV) $(SWIFT) $(LMMS) demo build

@@ -57,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
         "which all are compared (default: adatp)",
     )
     parser.add_argument(
-        "--margin", type=float, default=2.0, help="points of accuracy a non-inferior method may lose (default: 2)"
+        "--margin",
+        type=float,
+        help="points of accuracy a non-inferior method may lose (default: planted 2, published 1)",
     )
     parser.add_argument(
         "--captions",
@@ -74,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", help="builtin, a local path or a hub id (default: the model's own)")
     parser.add_argument(
         "--output", type=Path, default=Path("build/evaluate"), help="folder for Parquet, JSON and plots"
+    )
+    parser.add_argument(
+        "--export", type=Path, help="planted: write its items into this folder in VideoMME's published layout, and stop"
     )
     _add_published(parser.add_argument_group("published benchmarks"))
     return parser
@@ -121,6 +126,11 @@ def _add_published(group: argparse._ArgumentGroup) -> None:
         help="run on Ray workers: local (a Ray of its own on this machine), auto, or HOST:PORT (default: this process)",
     )
     group.add_argument("--shared-filesystem", action="store_true", help="every node of the cluster sees --data")
+    group.add_argument(
+        "--lmms-tasks",
+        type=Path,
+        help="write task files for lmms-eval into this folder, so that it reads --data offline, and stop",
+    )
     group.add_argument("--dry-run", action="store_true", help="print what there is to ask and its cost, and stop")
 
 
@@ -142,7 +152,11 @@ def _published(args: argparse.Namespace) -> int:
     if args.data is None:
         what = args.benchmark or args.preset
         raise UsageError(f"{what} needs --data, the folder of its files (docs/reproduce.md says where they come from)")
-    ps = tuple(_budgets(args.p))
+    ps, margin = tuple(_budgets(args.p)), 1.0 if args.margin is None else args.margin
+    if margin <= 0:
+        raise UsageError(f"--margin {margin:g}: expected points above 0")
+    if args.lmms_tasks is not None:
+        return _lmms_tasks(args)
     from pipeline.execution.pools import ClusterOptions
     from pipeline.public_benchmarks.command import Options, run_public  # it loads torch
 
@@ -170,16 +184,38 @@ def _published(args: argparse.Namespace) -> int:
         device=args.device,
         cluster=cluster,
         items=args.items,
+        margin=margin / 100,
         dry_run=args.dry_run,
     )
     return run_public(options, show=print, say=lambda text: print(text, file=sys.stderr))
 
 
+def _lmms_tasks(args: argparse.Namespace) -> int:
+    if args.benchmark is None:
+        raise UsageError("--lmms-tasks needs --benchmark: task files are written for one benchmark at a time")
+    from pipeline.lmms.tasks import write_tasks
+
+    names = write_tasks(args.benchmark, args.data, args.lmms_tasks, args.prompt_variant == "llava_vid")
+    print(f"wrote {len(names)} task files; run where lmms-eval is installed:")
+    print(
+        f"HF_HOME={args.lmms_tasks.absolute() / 'hf'} HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python -m lmms_eval eval "
+        f"--model adatp --model_args model={args.model or 'MODEL'},method=adatp,p=1 --tasks {','.join(names)} "
+        f"--include_path {args.lmms_tasks.absolute()} --log_samples --output_path OUTPUT"
+    )
+    return 0
+
+
 def _planted(args: argparse.Namespace) -> int:
     args.items = 1200 if args.items is None else args.items
     args.model, args.encoder = args.model or "builtin", args.encoder or "builtin"
+    args.margin = 2.0 if args.margin is None else args.margin
     if args.items <= 0 or args.items % len(TWELVE):
         raise UsageError(f"--items {args.items}: expected a positive multiple of {len(TWELVE)}, the types of question")
+    if args.export is not None:
+        from pipeline.planted.as_videomme import write_as_videomme
+
+        print(f"wrote {write_as_videomme(args.export, benchmark_items(args.split, args.items, args.set))}")
+        return 0
     ps = _budgets(args.p)
     if not 0 <= args.captions <= args.items:
         raise UsageError(f"--captions {args.captions}: expected 0 to {args.items}, the clips there are")

@@ -52,6 +52,8 @@ class Options:
     cluster: ClusterOptions | None
     """None: this process. Else the Ray to join, or to start where it has no address."""
     items: int | None
+    margin: float
+    """Loss of accuracy, as a share of 1, below which a method counts as no worse."""
     dry_run: bool
 
 
@@ -142,7 +144,7 @@ def _run_one(options: Options, prepared: Prepared, show: Show, say: Say) -> Verd
     job, plan = prepared.job, prepared.plan
     answers = answer_all(job, plan, _execute(options, prepared), say)
     odd = [(question.item_id, question.odd) for question in plan.questions if question.odd and not question.fault]
-    verdict = judge(job.benchmark, job.choice.model, answers, options.missing, odd, plan.loaded.notices)
+    verdict = judge(job.benchmark, job.choice.model, answers, options.missing, options.margin, odd, plan.loaded.notices)
     for line in lines(verdict):
         show(line)
     config = {

@@ -18,9 +18,6 @@ from pipeline.public_benchmarks.clustered import Table, bootstrap, interval, sco
 from pipeline.public_benchmarks.paper import ACCURACY, LLM_FLOPS, PARTS, paper_label
 from pipeline.public_benchmarks.settings import paper_model
 
-MARGIN = 0.01
-"""A loss of accuracy below which a method counts as no worse, fixed beforehand."""
-
 
 @dataclass(frozen=True)
 class Contrast:
@@ -82,6 +79,7 @@ def judge(
     model: str,
     answers: Sequence[Answer],
     missing: str,
+    margin: float = 0.01,
     odd: Sequence[tuple[str, str]] = (),
     notices: Sequence[str] = (),
 ) -> Verdict:
@@ -91,7 +89,7 @@ def judge(
     by_setting: dict[tuple[str, float], list[Answer]] = {}
     for answer in kept:
         by_setting.setdefault((answer.method, answer.p), []).append(answer)
-    rows = _rows(benchmark, model, by_setting) if kept else ()
+    rows = _rows(benchmark, model, by_setting, margin) if kept else ()
     first = next(iter(by_setting.values()), [])
     return Verdict(
         benchmark.name, model, rows, len(first), len({a.video for a in first}), tuple(lost), missing, tuple(odd),
@@ -99,7 +97,9 @@ def judge(
     )  # fmt: skip
 
 
-def _rows(benchmark: Benchmark, model: str, by_setting: dict[tuple[str, float], list[Answer]]) -> tuple[Row, ...]:
+def _rows(
+    benchmark: Benchmark, model: str, by_setting: dict[tuple[str, float], list[Answer]], margin: float
+) -> tuple[Row, ...]:
     groups = list(by_setting.values())
     correct: Table = np.array([[a.correct for a in group] for group in groups], dtype=np.bool_)  # (K, n)
     counted: Table = np.array([[a.is_counted or bool(a.error) for a in group] for group in groups], dtype=np.bool_)
@@ -119,7 +119,7 @@ def _rows(benchmark: Benchmark, model: str, by_setting: dict[tuple[str, float], 
             gap = interval(draws[place] - draws[0])
             contrast = Contrast(
                 float(points[place] - points[0]), gap, p_values[place - 1], adjusted[place - 1],
-                non_inferior(gap, MARGIN),
+                non_inferior(gap, margin),
             )  # fmt: skip
         spread = interval(draws[place])
         if alone or spread.low == spread.high:  # resampling says nothing where all items agree
@@ -142,6 +142,7 @@ def _row(
     key, counted = paper_model(model), [a for a in answers if a.is_counted or a.error]
     counts = Counter(a.part for a in counted)
     asked = [a for a in answers if not a.error]
+    layers = [np.mean(a.visual_tokens_per_layer) for a in asked if a.visual_tokens_per_layer]
     cell = paper_label(method, p)
     return Row(
         method=method,
@@ -156,7 +157,7 @@ def _row(
         llm_flops=_ratio(asked, "llm_flops_ratio"),
         llm_with_attention_flops=_ratio(asked, "llm_with_attention_flops_ratio"),
         end_to_end_flops=_ratio(asked, "end_to_end_flops_ratio"),
-        visual_tokens=float(np.mean([np.mean(a.visual_tokens_per_layer) for a in asked])) if asked else None,
+        visual_tokens=float(np.mean(layers)) if layers else None,
         prefill_ms=float(np.median([a.prefill_ms or 0.0 for a in asked])) if asked else None,
         paper=ACCURACY.get((key, benchmark), {}).get(cell),
         paper_flops=LLM_FLOPS.get(key, {}).get(cell),
