@@ -101,11 +101,13 @@ SAMPLE, EMBED = Target("sample"), Target("embed")
 
 @dataclass(frozen=True)
 class ResizeRecipe:
-    """How a frame becomes the square a vision tower reads; numbers come from a preprocessor_config.json.
+    """How a frame becomes what a vision tower reads; numbers come from a preprocessor_config.json.
 
     The frame is resized to (height, width), its aspect not kept. Where `shortest_edge` is set, its shortest edge is
     first brought to that and the centre (height, width) is cut out instead. Where `longest_edge` is set, it is first
-    resized to that longest edge with its aspect kept, as SmolVLM2 does. `resample` is Pillow's own filter number.
+    resized to that longest edge with its aspect kept, as SmolVLM2 does. Where `multiple_of` is set, the frame keeps its
+    aspect instead: both sides become multiples of it, their product between `min_pixels` and `max_pixels`, and height
+    and width are those of a square. `resample` is Pillow's own filter number.
     """
 
     height: int
@@ -113,6 +115,9 @@ class ResizeRecipe:
     resample: int = 3  # bicubic
     shortest_edge: int | None = None
     longest_edge: int | None = field(default=None, repr=False)  # fingerprints hash the repr; older indexes lack it
+    multiple_of: int | None = field(default=None, repr=False)
+    min_pixels: int = field(default=0, repr=False)
+    max_pixels: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True)

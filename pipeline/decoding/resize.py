@@ -3,7 +3,8 @@
 No torch here: the decode child imports this file. Rescaling and normalising are in pixels.py.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from pipeline.types import ResizeRecipe
 
 Frame = npt.NDArray[np.uint8]  # (H, W, 3)
 _MAX_EDGE = 4096  # SmolVLM2's processors go no further
+_MAX_PIXELS = 360 * 420  # of a Qwen frame: what Qwen's own examples ask of a video; eight clips of 32 are 116 MB
+_MAX_FRAMES = 32  # of a clip, among which Qwen3-VL shares out its pixels
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,13 @@ def normalisation_from(preprocessor_config: dict[str, Any]) -> Normalisation:
 
 
 def recipe_from(preprocessor_config: dict[str, Any]) -> ResizeRecipe:
-    """The recipe in a preprocessor_config.json of SigLIP, CLIP, LLaVA-OneVision, InternVL3 or SmolVLM2.
+    """The recipe in a preprocessor_config.json of SigLIP, CLIP, LLaVA-OneVision, InternVL3, SmolVLM2 or Qwen-VL.
 
     Raises ValueError.
     """
     config = preprocessor_config
+    if "merge_size" in config:
+        return _qwen_recipe(config)
     if "max_image_size" in config:
         return _smolvlm_recipe(config)
     size, crop = config.get("size"), config.get("crop_size")
@@ -78,13 +83,53 @@ def _smolvlm_recipe(config: dict[str, Any]) -> ResizeRecipe:
     return ResizeRecipe(side, side, int(config.get("resample", 1)), longest_edge=min(first, _MAX_EDGE))
 
 
+def _qwen_recipe(config: dict[str, Any]) -> ResizeRecipe:
+    """Qwen2.5-VL bounds the pixels of a frame; Qwen3-VL's video config those of all frames together."""
+    size = config.get("size") or {}
+    least = config.get("min_pixels", size.get("shortest_edge"))
+    most = config.get("max_pixels", size.get("longest_edge"))
+    numbers = (config.get("patch_size"), config["merge_size"], least, most)
+    if not all(isinstance(x, int) and x > 0 for x in numbers) or not config.get("do_resize", True):
+        raise ValueError(
+            "preprocessor config: expected do_resize, a patch_size, a merge_size and bounds in min_pixels and "
+            f"max_pixels or in size, got {', '.join(map(repr, numbers))}"
+        )
+    patch, merge, least, most = map(int, numbers)
+    side = patch * merge
+    if config.get("video_processor_type") == "Qwen3VLVideoProcessor":
+        least, most = side * side, most // _MAX_FRAMES
+    most = min(most, _MAX_PIXELS)
+    square = max(1, math.isqrt(most) // side) * side
+    return ResizeRecipe(
+        square, square, int(config.get("resample", 3)), multiple_of=side, min_pixels=least, max_pixels=most
+    )
+
+
+def for_frames_of(size: tuple[int, int], recipe: ResizeRecipe) -> ResizeRecipe:
+    """The recipe for frames of this (width, height): where it keeps their aspect, with the sides that this gives."""
+    side = recipe.multiple_of
+    if side is None:
+        return recipe
+    width, height = size
+    sides = [round(length / side) * side for length in size]
+    if math.prod(sides) > recipe.max_pixels:
+        shrink = math.sqrt(width * height / recipe.max_pixels)
+        sides = [math.floor(length / shrink / side) * side for length in size]
+    elif math.prod(sides) < recipe.min_pixels:
+        grow = math.sqrt(recipe.min_pixels / (width * height))
+        sides = [math.ceil(length * grow / side) * side for length in size]
+    fitted_width, fitted_height = (max(side, length) for length in sides)
+    return replace(recipe, height=fitted_height, width=fitted_width, multiple_of=None)
+
+
 def resize(frame: Frame, recipe: ResizeRecipe) -> Frame:
-    """(H, W, 3) uint8 RGB -> (recipe.height, recipe.width, 3)."""
+    """(H, W, 3) uint8 RGB -> (height, width, 3) of the recipe."""
     return resize_image(Image.fromarray(frame), recipe)
 
 
 def resize_image(image: Image.Image, recipe: ResizeRecipe) -> Frame:
     """`resize` for a frame that is a Pillow image already."""
+    recipe = for_frames_of(image.size, recipe)
     filter_ = Image.Resampling(recipe.resample)
     if recipe.longest_edge is not None:
         image = image.resize(_aspect_kept(image.size, recipe.longest_edge), filter_)

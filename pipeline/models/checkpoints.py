@@ -20,8 +20,14 @@ from pipeline.models.headers import Weights, read_weights
 
 BUILTIN = Path(__file__).parent / "builtin"
 THRESHOLDS_FILE = "thresholds.json"
-FAMILIES = {"model": ("llava_onevision", "internvl", "smolvlm"), "encoder": ("siglip", "clip")}
-"""What each role reads. SigLIP2 of fixed resolution is of type siglip; NaFlex (type siglip2) is not read."""
+FAMILIES = {
+    "model": ("llava_onevision", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm"),
+    "encoder": ("siglip", "clip"),
+}
+"""What each role reads. SigLIP2 of fixed resolution is of type siglip; NaFlex (type siglip2) is not read.
+
+Models are those of `adatp.families`, named again because a driver starts without torch; a test compares the two.
+"""
 SIGLIP_384 = {"size": {"height": 384, "width": 384}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 """lmms-lab's checkpoints carry no preprocessor_config.json: their tower is always siglip-so400m-patch14-384."""
 PAPER_THRESHOLDS = Thresholds(tau_s=0.95, tau_t=0.05)

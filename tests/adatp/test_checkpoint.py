@@ -249,6 +249,22 @@ def test_the_towers_given_numbers_are_carried(tmp_path: Path) -> None:
     assert (given.layer_norm_eps, given.hidden_act, given.num_attention_heads) == (1e-3, "relu", 3)
 
 
+@torch.inference_mode()
+def test_lmms_labs_onevision_answers_as_transformers_does(tmp_path: Path) -> None:
+    """Its tokenizer has no token for a video: nothing stands for one in the prompt but a number no table holds."""
+    model = adatp.load(write_lmms_lab(tmp_path, newline="one_token"))
+    pixels = torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(4))
+    visual = model.encode(pixels)
+    asked = adatp.Request("x", visual, "red ?", method="none", max_new_tokens=8)
+    layout = model.lay_out("red ?", 3, visual)
+    words = model.decoder.embed_tokens(torch.tensor([max(i, 0) for i in layout.ids]))
+    words[layout.visual], words[list(layout.vectors)] = visual.tokens.flatten(0, 1), model.hf.model.image_newline
+    theirs = model.hf.generate(inputs_embeds=words[None], max_new_tokens=8, do_sample=False, eos_token_id=None)
+    mine = adatp.Engine(model).run([asked])["x"].token_ids
+    assert len(mine) > 1
+    assert list(mine) == theirs[0, : len(mine)].tolist()
+
+
 @pytest.mark.parametrize("write", [write_onevision, write_lmms_lab], ids=["transformers", "lmms-lab"])
 def test_missing_and_surplus_keys_are_refused_by_name(tmp_path: Path, write: Any) -> None:
     folder = write(tmp_path)

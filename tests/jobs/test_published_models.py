@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.planted.archive import render_archive
 from tests.jobs.conftest import Ended, job
 from tests.jobs.tables import records
 from tests.published.encoders import ENCODERS, write_encoder
 from tests.published.llava import LLAVAS, write_llava
+from tests.published.qwen_vl import write_qwen_vl
 
 DEFAULT_PAIR = ("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "google/siglip-base-patch16-224")
 PAIRS = list(zip(LLAVAS, [*ENCODERS, *ENCODERS], strict=False))
@@ -63,6 +65,17 @@ def _same(folder: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize(("model", "encoder"), PAIRS)
 def test_every_published_layout_indexes_an_archive(model: str, encoder: str, clips: Path, tmp_path: Path) -> None:
     check(*index_with(clips, tmp_path, model, encoder))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-VL-4B-Instruct"])
+def test_qwen_indexes_an_archive(model: str, clips: Path, tmp_path: Path) -> None:
+    """Frames that keep their shape, two to a step, with their times; questions on the whole video reuse clips."""
+    write_qwen_vl(tmp_path / "model", model, dtype=torch.bfloat16, n_shards=2)
+    write_encoder(tmp_path / "encoder", "google/siglip-base-patch16-224")
+    asked = ("--question", "what colour is the circle", "--max-new-tokens", "4", "--num-cpus", "2")
+    names = ("--model", str(tmp_path / "model"), "--encoder", str(tmp_path / "encoder"))
+    check(job("index", str(clips), "--output", str(tmp_path / "index"), *names, *asked), tmp_path / "index")
 
 
 @pytest.mark.nightly

@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from pipeline.decoding.ffmpeg.video import Video
-from pipeline.decoding.resize import resize_image
+from pipeline.decoding.resize import for_frames_of, resize_image
 from pipeline.types import ResizeRecipe
 
 THUMBNAIL_EDGE = 256
@@ -48,6 +48,7 @@ class Studio:
 
     def take_rgb(self, ticks: int, upright: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         image = Image.fromarray(np.ascontiguousarray(upright))
+        self.model = for_frames_of(image.size, self.model)  # of the first frame: all of a clip have one size
         model = resize_image(image, self.model)
         encoder = None if self.encoder is None else resize_image(image, self.encoder)
         self.pictures[ticks] = Picture(model, encoder, self._thumbnail(image))

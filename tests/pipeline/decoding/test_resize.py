@@ -7,13 +7,15 @@ from torch.nn import functional
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from pipeline.decoding.resize import normalisation_from, recipe_from, resize
+from adatp.families.qwen_vl import patchify
+from pipeline.decoding.resize import for_frames_of, normalisation_from, recipe_from, resize
 from pipeline.models.pixels import normalise
 from pipeline.types import ResizeRecipe
-from tests.published import internvl, smolvlm
+from tests.published import internvl, qwen_vl, smolvlm
 
 SIZES = [(48, 64), (64, 48), (360, 641), (37, 223), (224, 224), (17, 500)]
 CONFIGS = {
@@ -112,3 +114,51 @@ def test_numbers_come_from_the_config() -> None:
 def test_a_config_it_cannot_follow_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="preprocessor config: expected"):
         recipe_from(config)
+
+
+QWEN = {
+    "qwen2.5": (qwen_vl.PREPROCESSORS["qwen2_5_vl"], 28, 3136),
+    "qwen3": (qwen_vl.VIDEO_PREPROCESSOR, 32, 32 * 32),
+}
+
+
+@pytest.mark.parametrize("name", QWEN)
+@pytest.mark.parametrize("size", [*SIZES, (1080, 1920), (2160, 3840), (720, 1280), (9, 14), (240, 320)])
+def test_qwens_frames_keep_their_shape(name: str, size: tuple[int, int]) -> None:
+    """transformers' own sides, at most 360 * 420 pixels of them."""
+    config, side, least = QWEN[name]
+    recipe = for_frames_of(size[::-1], recipe_from(config))
+    height, width = (max(side, length) for length in smart_resize(*size, side, least, 360 * 420))
+    assert (recipe.height, recipe.width) == (height, width)
+    assert recipe.height % side == recipe.width % side == 0
+    assert for_frames_of((1, 1), recipe) == recipe, "the sides are settled by the first frame"
+
+
+@pytest.mark.parametrize("name", QWEN)
+def test_equal_to_qwens_processor(name: str) -> None:
+    """Pixels and their order in patches; a still picture counts as two equal frames."""
+    config, side, least = QWEN[name]
+    bounds = {"min_pixels": least, "max_pixels": 360 * 420}
+    numbers = {
+        key: config[key] for key in ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std")
+    }
+    processor = Qwen2VLImageProcessorPil(**numbers, **bounds)
+    frame = np.random.default_rng(9).integers(0, 256, (360, 641, 3), dtype=np.uint8)
+    expected = processor(images=[frame], return_tensors="pt", input_data_format="channels_last")
+    resized = resize(frame, recipe_from(config))
+    assert resized.shape[:2] == tuple(expected["image_grid_thw"][0, 1:] * config["patch_size"])
+    pixels = normalise(torch.from_numpy(np.stack([resized, resized])), normalisation_from(config))
+    ours = patchify(pixels, side // 2, 2, 2)
+    torch.testing.assert_close(ours[0], expected["pixel_values"].float(), rtol=0, atol=2e-6)
+
+
+def test_qwens_bounds_are_read_from_either_spelling() -> None:
+    spelled = {"merge_size": 2, "patch_size": 14, "min_pixels": 3136, "max_pixels": 12845056}
+    by_size = {"merge_size": 2, "patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 12845056}}
+    assert (
+        recipe_from(spelled)
+        == recipe_from(by_size)
+        == ResizeRecipe(364, 364, 3, multiple_of=28, min_pixels=3136, max_pixels=151200)
+    )
+    with pytest.raises(ValueError, match="expected do_resize, a patch_size, a merge_size and bounds"):
+        recipe_from({"merge_size": 2, "patch_size": 14, "min_pixels": 3136})
