@@ -265,7 +265,7 @@ class Engine:
                 prefilled.n_other,
                 clip.n_visual,
                 clip.n_frames,
-                len(clip.frames),
+                _steps_encoded(request, clip),
                 request.encoder_flops,
             ),
             prefill_ms=prefill_ms,
@@ -294,6 +294,11 @@ def clip_of(request: Request, model: VideoLLM) -> Clip:
         ids = torch.tensor(model.prompt.plain_ids(request.prompt), device=model.device)
         words = model.decoder.embed_tokens(ids)
     return Clip(visual, n_frames, frames, segments, relevance, model.n_layers, request.p, words, request.share)
+
+
+def _steps_encoded(request: Request, clip: Clip) -> int:
+    """Steps the tower saw: where the prompt tells their times all of them, else those the method needs."""
+    return len(clip.frames) if request.visual.times_s is None else request.visual.n_steps
 
 
 def layout_of(request: Request, clip: Clip, model: VideoLLM) -> Layout:

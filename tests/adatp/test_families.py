@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import adatp
 from adatp.engine import clip_of, layout_of
 from adatp.families import family_of
+from adatp.flops import llm_prefill_flops
 from adatp.methods import resolve
 from adatp.prefill import embed, prefill
 from adatp.segments import segments_of_steps
@@ -210,6 +211,21 @@ def test_every_other_method_runs_and_never_grows(loaded: Loaded, method: str) ->
     assert result.n_visual_tokens == 5 * ROWS * COLUMNS
     assert list(counts) == sorted(counts, reverse=True)
     assert (counts[-1] < result.n_visual_tokens) == (method != "none")
+
+
+def test_representative_steps_are_chosen_after_all_were_encoded(loaded: Loaded) -> None:
+    """The prompt tells the time of every step; so the tower sees them all, and the FLOPs say so."""
+    visual = loaded.encode()
+    result = adatp.Engine(loaded.model).run([asked(visual, method="adatp+repframes", max_new_tokens=1)])["clip"]
+    assert result.visual_tokens_per_layer[0] == 3 * ROWS * COLUMNS
+    few = asked(visual, segments=(9,), relevance=None, method="adatp+repframes", max_new_tokens=1)
+    fewer = adatp.Engine(loaded.model).run([few])["clip"]
+    assert fewer.visual_tokens_per_layer[0] == ROWS * COLUMNS
+    tower, shape = loaded.model.family.vision_flops(5, visual.grid), loaded.model.llm_shape
+    full = llm_prefill_flops(shape, [result.n_visual_tokens + result.n_text_tokens] * shape.n_layers, "full")
+    assert fewer.flops.end_to_end > tower / (tower + full)
+    with pytest.raises(ValueError, match="segments that sum to the clip's 4 frames"):
+        asked(visual[[0, 1, 4, 5]], method="adatp+repframes")
 
 
 def test_visionzip_is_refused_by_name(loaded: Loaded) -> None:
