@@ -1,13 +1,13 @@
-"""Greedy decoding of a batch of ragged clips, each layer's cache as long as what that layer saw of each clip.
+"""Greedy decoding of clips that come and go: a finished clip's place is given to the next.
 
-Prompts are aligned at the right edge of each layer's buffer, so that all clips write step t to the same column and one
-mask per layer, made once, holds for every step.
+Each layer's cache is as long as what that layer saw of each clip. All clips are flush with one column at the right, so
+that every step writes one column for all of them and a clip's mask is made once, when it comes.
 
 Legend: B clips, N layers, C columns of a layer's buffer, K key heads, G queries per key head, D head size.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,116 +17,190 @@ from adatp.decoder import add_attention, add_mlp, project
 from adatp.model import VideoLLM
 from adatp.prefill import Prefilled
 
+_SPARE_COLUMNS = 64
+
 
 @dataclass
 class Generated:
     """Greedy continuation of one clip; the stop token itself is not among `token_ids`."""
 
-    token_ids: list[int]
-    finish_reason: str  # "stop" or "length"
-    decode_ms: float  # this clip's share: each step's time divided by the clips it advanced
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str = "length"  # "stop" or "length"
+    decode_ms: float = 0.0  # this clip's share: each step's time divided by the clips it advanced
 
 
-class RaggedCache:
-    """Keys and values of B clips, per layer: (B, K, C_l, D), prompts flush with column `prompt_end[l]`."""
+@dataclass
+class _LayerCache:
+    """Keys and values of one layer, (B, K, C, D). Clip b stands in columns `first[b]` to `end`."""
 
-    def __init__(self, clips: list[Prefilled], n_new: int) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.masks: list[Tensor | None] = []  # (B, 1, 1, C_l) bool; None where no clip is padded
-        self.prompt_end: list[int] = []
-        for layer in range(len(clips[0].keys)):
-            lengths = [len(clip.keys[layer]) for clip in clips]
-            longest = max(lengths)
-            self.keys.append(_right_aligned([clip.keys[layer] for clip in clips], longest, n_new))
-            self.values.append(_right_aligned([clip.values[layer] for clip in clips], longest, n_new))
-            device = self.keys[-1].device
-            first = torch.tensor([longest - n for n in lengths], device=device)[:, None]  # (B, 1)
-            mask = torch.arange(longest + n_new, device=device) >= first  # (B, C)
-            self.masks.append(None if min(lengths) == longest else mask[:, None, None])
-            self.prompt_end.append(longest)
-            for clip in clips:  # the buffer holds them now
-                clip.keys[layer] = clip.values[layer] = clip.keys[layer].new_empty(0)
+    keys: Tensor
+    values: Tensor
+    mask: Tensor  # (B, C) bool: the columns from `first` on
+    first: list[int] = field(default_factory=list)
+    end: int = 0
 
-    def attend(self, layer: int, step: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    @classmethod
+    def like(cls, sample: Tensor) -> "_LayerCache":
+        """Empty. `sample`: keys of a clip, (L, K, D)."""
+        empty = sample.new_empty(0, sample.shape[1], 0, sample.shape[2])
+        return cls(empty, empty, torch.empty(0, 0, dtype=torch.bool, device=sample.device))
+
+    def admit(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        """Further clips, each (L, K, D)."""
+        longest = max(map(len, keys))
+        self._make_room(len(self.first) + len(keys), longest)
+        for key, value in zip(keys, values, strict=True):
+            row, begin = len(self.first), self.end - len(key)
+            self.keys[row, :, begin : self.end] = key.transpose(0, 1)
+            self.values[row, :, begin : self.end] = value.transpose(0, 1)
+            self.mask[row] = torch.arange(self.mask.shape[1], device=self.mask.device) >= begin
+            self.first.append(begin)
+
+    def _make_room(self, rows: int, longest: int) -> None:
+        """Space for that many clips of up to `longest` columns, and for steps to come."""
+        left = min(self.first, default=self.end)
+        width = self.end - left  # what stands now
+        end = max(width, longest)
+        if rows <= len(self.keys) and longest <= self.end and self.end < self.keys.shape[2]:
+            return
+        n_rows = rows if not len(self.keys) else max(len(self.keys), rows)
+        self.keys, self.values = (self._moved(x, n_rows, left, end) for x in (self.keys, self.values))
+        shift = end - self.end
+        self.first, self.end = [first + shift for first in self.first], end
+        at = torch.arange(self.keys.shape[2], device=self.mask.device)
+        begin = torch.tensor([*self.first, *[0] * (n_rows - len(self.first))], device=self.mask.device)
+        self.mask = at >= begin[:, None]
+
+    def _moved(self, old: Tensor, n_rows: int, left: int, end: int) -> Tensor:
+        """A buffer in which the columns from `left` on end at `end`, with spare ones after it."""
+        n, width = len(self.first), self.end - left
+        new = old.new_zeros(n_rows, old.shape[1], end + _SPARE_COLUMNS + end // 8, old.shape[3])
+        if n:
+            new[:n, :, end - width : end] = old[:n, :, left : self.end]
+        return new
+
+    @property
+    def width(self) -> int:
+        """Columns of the longest clip."""
+        return self.end - min(self.first, default=self.end)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Store this step's key and value, (B, K, D), and attend to all so far: (B, H, D) -> (B, H, D)."""
-        column = self.prompt_end[layer] + step
-        keys, values, mask = self.keys[layer], self.values[layer], self.masks[layer]
-        keys[:, :, column], values[:, :, column] = key, value
+        n = len(self.first)
+        if self.end == self.keys.shape[2]:
+            self._make_room(n, 0)
+        self.keys[:n, :, self.end], self.values[:n, :, self.end] = key, value
+        self.end += 1
+        left = min(self.first)
         grouped = query.view(*key.shape[:2], -1, key.shape[2])  # (B, K, G, D): the G queries of a key head are its rows
-        seen = slice(0, column + 1)
-        attended = scaled_dot_product_attention(
-            grouped, keys[:, :, seen], values[:, :, seen], attn_mask=None if mask is None else mask[..., seen]
-        )
-        return attended.flatten(1, 2)
+        mask = None if max(self.first) == left else self.mask[:n, None, None, left : self.end]
+        keys, values = (x[:n, :, left : self.end] for x in (self.keys, self.values))
+        return scaled_dot_product_attention(grouped, keys, values, attn_mask=mask).flatten(1, 2)
 
-    def keep(self, clips: Tensor) -> None:
-        """Go on with only these clips of the batch."""
-        self.keys = [x[clips] for x in self.keys]
-        self.values = [x[clips] for x in self.values]
-        self.masks = [None if x is None else x[clips] for x in self.masks]
-
-
-def _right_aligned(parts: list[Tensor], longest: int, n_new: int) -> Tensor:
-    """B x (L_b, K, D) -> (B, K, longest + n_new, D), zero where nothing stands."""
-    _, heads, head_dim = parts[0].shape
-    buffer = parts[0].new_zeros(len(parts), heads, longest + n_new, head_dim)
-    for row, part in zip(buffer, parts, strict=True):
-        row[:, longest - len(part) : longest] = part.transpose(0, 1)
-    return buffer
+    def drop(self, row: int) -> None:
+        """The clip goes; the last one takes its place."""
+        last = len(self.first) - 1
+        if row != last:
+            span = slice(self.first[last], self.end)
+            self.keys[row, :, span], self.values[row, :, span] = self.keys[last, :, span], self.values[last, :, span]
+            self.mask[row] = self.mask[last]
+            self.first[row] = self.first[last]
+        self.first.pop()
 
 
-@torch.inference_mode()
-def greedy(model: VideoLLM, clips: list[Prefilled], max_new_tokens: list[int]) -> list[Generated]:
-    """Continue every clip until a stop token or its `max_new_tokens`."""
-    done = [Generated([], "length", 0.0) for _ in clips]
-    token = torch.stack([clip.logits for clip in clips]).argmax(-1)  # (B,)
-    position = torch.tensor([clip.next_positions for clip in clips], device=token.device).T  # (N, B)
-    active = list(range(len(clips)))
-    cache = RaggedCache(clips, max(max_new_tokens))
-    for step in range(max(max_new_tokens)):
-        going = _note(model, done, active, token.tolist(), max_new_tokens)
-        if not going:
-            break
-        begun = time.perf_counter()
-        if 2 * len(going) <= len(active):  # finished clips ride along until half of the batch is idle
-            rows = torch.tensor([active.index(clip) for clip in going], device=token.device)
-            cache.keep(rows)
-            token, position, active = token[rows], position[:, rows], going
-        token = _step(model, cache, step, token, position + step).argmax(-1)
-        if token.is_cuda:
-            torch.cuda.synchronize()
-        for clip in going:
-            done[clip].decode_ms += (time.perf_counter() - begun) * 1000 / len(going)
-    return done
+class Batch:
+    """The clips that are being continued."""
 
+    def __init__(self, model: VideoLLM) -> None:
+        self._model = model
+        self._layers: list[_LayerCache] = []
+        self._clips: list[tuple[object, Generated, int]] = []  # who asks, what came so far, at most so many tokens
+        self._token: list[int] = []  # the last one of each
+        self._positions: list[list[int]] = []  # N of the next one of each
 
-def _note(
-    model: VideoLLM, done: list[Generated], active: list[int], tokens: list[int], max_new_tokens: list[int]
-) -> list[int]:
-    """Give every unfinished clip its token; return those that go on."""
-    going = []
-    for clip, token in zip(active, tokens, strict=True):
-        result = done[clip]
-        if result.finish_reason == "stop" or len(result.token_ids) == max_new_tokens[clip]:
-            continue
-        if token in model.stop_token_ids:
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def admit(self, clips: list[tuple[object, Prefilled, int]]) -> list[tuple[object, Generated]]:
+        """(who asks, prefilled, max_new_tokens) of further clips. Returns those that end with their first token."""
+        token = torch.stack([clip.logits for _, clip, _ in clips]).argmax(-1).tolist()
+        done, staying = [], []
+        for (who, clip, limit), first in zip(clips, token, strict=True):
+            result = Generated()
+            if self._note(result, first, limit):
+                done.append((who, result))
+            else:
+                staying.append(clip)
+                self._clips.append((who, result, limit))
+                self._token.append(first)
+                self._positions.append(list(clip.next_positions))
+        if staying:
+            self._layers = self._layers or [_LayerCache.like(keys) for keys in staying[0].keys]
+            for index, layer in enumerate(self._layers):
+                layer.admit([clip.keys[index] for clip in staying], [clip.values[index] for clip in staying])
+                for clip in staying:  # the buffer holds them now
+                    clip.keys[index] = clip.values[index] = clip.keys[index].new_empty(0)
+        return done
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[object, Generated]]:
+        """One token of every clip; returns those that end with it."""
+        begun, n = time.perf_counter(), len(self._clips)
+        widths = [layer.width for layer in self._layers]
+        try:
+            token = self._forward().argmax(-1).tolist()
+        except torch.OutOfMemoryError:  # as if it had not begun
+            for layer, width in zip(self._layers, widths, strict=True):
+                layer.end -= layer.width - width
+            raise
+        for own in self._positions:
+            own[:] = [position + 1 for position in own]
+        ms = (time.perf_counter() - begun) * 1000 / n
+        done, ended = [], []
+        for row, (who, result, limit) in enumerate(self._clips):
+            result.decode_ms += ms
+            if self._note(result, token[row], limit):
+                done.append((who, result))
+                ended.append(row)
+        self._token = token
+        for row in reversed(ended):
+            self._drop(row)
+        return done
+
+    def give_up_newest(self) -> list[object]:
+        """Half of the clips, the last that came, go as if they had never come. Returns who asked."""
+        gone = [self._clips[row][0] for row in range(len(self._clips) // 2, len(self._clips))]
+        for row in reversed(range(len(self._clips) // 2, len(self._clips))):
+            self._drop(row)
+        return gone
+
+    def _note(self, result: Generated, token: int, limit: int) -> bool:
+        """Give a clip its token; whether that was its last."""
+        if token in self._model.stop_token_ids:
             result.finish_reason = "stop"
-            continue
+            return True
         result.token_ids.append(token)
-        if len(result.token_ids) < max_new_tokens[clip]:
-            going.append(clip)
-    return going
+        return len(result.token_ids) == limit
 
+    def _forward(self) -> Tensor:
+        """The last token of every clip through the decoder -> logits (B, vocabulary)."""
+        decoder, device = self._model.decoder, self._model.device
+        token = torch.tensor(self._token, device=device)  # (B,)
+        position = torch.tensor(self._positions, device=device).T  # (N, B)
+        hidden = decoder.embed_tokens(token)  # (B, d)
+        cos, sin = decoder.rotary_emb(hidden, position)  # (N, B, D): positions may differ between layers
+        for index, layer in enumerate(decoder.layers):
+            query, key, value = project(layer, hidden, (cos[index], sin[index]))
+            hidden = add_attention(layer, hidden, self._layers[index].attend(query, key, value))
+            hidden = add_mlp(layer, hidden)
+        logits: Tensor = self._model.hf.lm_head(decoder.norm(hidden))
+        return logits
 
-def _step(model: VideoLLM, cache: RaggedCache, step: int, token: Tensor, position: Tensor) -> Tensor:
-    """One token of every clip through the decoder. token: (B,), position: (N, B) -> logits (B, vocabulary)."""
-    decoder = model.decoder
-    hidden = decoder.embed_tokens(token)  # (B, d)
-    cos, sin = decoder.rotary_emb(hidden, position)  # (N, B, D): positions may differ between layers
-    for index, layer in enumerate(decoder.layers):
-        query, key, value = project(layer, hidden, (cos[index], sin[index]))
-        hidden = add_attention(layer, hidden, cache.attend(index, step, query, key, value))
-        hidden = add_mlp(layer, hidden)
-    logits: Tensor = model.hf.lm_head(decoder.norm(hidden))
-    return logits
+    def _drop(self, row: int) -> None:
+        for layer in self._layers:
+            layer.drop(row)
+        for column in (self._clips, self._token, self._positions):
+            column[row] = column[-1]  # type: ignore[assignment]  # three lists of one length
+            column.pop()
+        if not self._clips:
+            self._layers = []  # what they held goes with the last clip

@@ -6,21 +6,22 @@ of requests.
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from adatp.decode import Generated, greedy
+from adatp.decode import Batch, Generated
 from adatp.flops import FlopsRatios, ratios
 from adatp.layout import Layout
-from adatp.likelihood import ChoiceLogprob, choice_logprob
+from adatp.likelihood import ChoiceLogprob, choice_logprobs
 from adatp.method import AdaTP
 from adatp.methods import resolve
 from adatp.model import VideoLLM
 from adatp.plan import Clip, Method
-from adatp.prefill import Prefilled, Sequence, embed, prefill
+from adatp.prefill import Prefilled, embed, prefill
 from adatp.segments import segments_of_steps
 from adatp.visionzip import VisionZip
 from adatp.visual import Visual
@@ -120,33 +121,142 @@ class Result:
     kept: tuple[tuple[int, ...], ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+_ON_A_CPU = 32
+_ON_A_GPU = 256
+_SPARE_SHARE = 0.1
+"""Of a GPU's memory stays free while further clips are taken up: a step and a prefill need room of their own."""
+
+
+@dataclass(eq=False)
+class _Running:
+    """A request on its way."""
+
+    request: Request
+    clip: Clip
+    prefill_ms: float = 0.0
+    counts: tuple[int, ...] = ()
+    kept: tuple[tuple[int, ...], ...] | None = None
+    n_other: int = 0
+
+
 class Engine:
-    """Runs requests on one model.
+    """Runs requests on one model, as they come: a finished clip's place is given to the next.
+
+    `run` answers a list. `submit` hands requests in at any time, and `step` gives back what is finished. A result is
+    the same whatever came before, beside or after it.
 
     Attributes:
-        batch_size: clips decoded together. A CUDA out-of-memory halves the batch until it fits; a single clip that does
-            not fit raises `torch.OutOfMemoryError`.
+        batch_size: clips decoded together at most. None: 32 on a CPU; on CUDA up to 256, as memory allows. Out of
+            memory gives half of the clips up for later; a clip that does not fit alone raises
+            `torch.OutOfMemoryError`.
         prefill_tokens: prompts are packed into one prefill up to this many tokens. None: 16,384 on CUDA; on a CPU each
             clip alone, where packing gains nothing and a clip's arithmetic then never depends on its neighbours.
     """
 
-    model: VideoLLM
-    batch_size: int = 8
-    prefill_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"expected batch_size of at least 1, got {self.batch_size}")
+    def __init__(self, model: VideoLLM, batch_size: int | None = None, prefill_tokens: int | None = None) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
+        self.model = model
+        on_gpu = model.device.type == "cuda"
+        self.batch_size = batch_size or (_ON_A_GPU if on_gpu else _ON_A_CPU)
+        self._by_memory = batch_size is None and on_gpu
+        self._prefill_tokens = prefill_tokens if prefill_tokens is not None else (16_384 if on_gpu else 0)
+        self._waiting: deque[Request] = deque()
+        self._batch = Batch(model)
+        self._most = self.batch_size  # clips together; less after memory ran out
 
     def run(self, requests: Iterable[Request]) -> dict[str, Result]:
-        """Answer every request; results are looked up by key."""
-        waiting = list(requests)
-        self._check(waiting)
-        results: dict[str, Result] = {}
-        for begin in range(0, len(waiting), self.batch_size):
-            results |= self._run_or_split(waiting[begin : begin + self.batch_size])
-        return results
+        """Answer every request; results are looked up by key, in the order asked."""
+        asked = list(requests)
+        self._check(asked)
+        self._waiting.extend(asked)
+        found: dict[str, Result] = {}
+        try:
+            while not self.is_idle:
+                found |= self.step()
+        finally:
+            self._reset()
+        return {request.key: found[request.key] for request in asked}
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Hand further requests in, under keys that nothing on the way has. ValueError refuses what cannot run."""
+        asked = list(requests)
+        self._check(asked)
+        self._waiting.extend(asked)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on the way."""
+        return not (self._waiting or len(self._batch))
+
+    @property
+    def free_places(self) -> int:
+        """Clips that could be taken up now beyond those handed in."""
+        return max(0, self._most - len(self._batch) - len(self._waiting))
+
+    def step(self) -> dict[str, Result]:
+        """Prefill what there is a place for, then one token of every clip. Returns what is finished."""
+        finished = self._take_up()
+        if len(self._batch):
+            try:
+                finished |= self._results(self._batch.step())
+            except torch.OutOfMemoryError:
+                if len(self._batch) == 1:
+                    raise
+                self._give_up_half()
+        return finished
+
+    def give_up(self) -> None:
+        """Forget everything on the way."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._waiting.clear()
+        self._batch = Batch(self.model)
+
+    def _take_up(self) -> dict[str, Result]:
+        finished: dict[str, Result] = {}
+        while self._waiting and len(self._batch) < self._most and self._has_memory():
+            pack = self._next_pack()
+            try:
+                finished |= self._prefill(pack)
+            except torch.OutOfMemoryError:
+                self._waiting.extendleft(reversed(pack))
+                if len(pack) == 1 and not len(self._batch):
+                    raise
+                self._most = max(1, len(self._batch) or len(pack) // 2)
+                self._free_cache()
+                break
+        return finished
+
+    def _next_pack(self) -> list[Request]:
+        """The next requests, up to one prefill's tokens and the places there are."""
+        pack: list[Request] = []
+        tokens = 0
+        while self._waiting and len(pack) < self._most - len(self._batch):
+            pack.append(self._waiting.popleft())
+            tokens += pack[-1].visual.tokens.shape[0] * pack[-1].visual.tokens.shape[1]
+            if tokens >= self._prefill_tokens:
+                break
+        return pack
+
+    def _has_memory(self) -> bool:
+        if not (self._by_memory and len(self._batch)):
+            return True
+        free, total = torch.cuda.mem_get_info(self.model.device)
+        unused = torch.cuda.memory_reserved(self.model.device) - torch.cuda.memory_allocated(self.model.device)
+        return free + unused > _SPARE_SHARE * total
+
+    def _give_up_half(self) -> None:
+        """The newest half of the clips starts again later: greedy tokens come out the same."""
+        again = [running.request for running in self._batch.give_up_newest() if isinstance(running, _Running)]
+        self._waiting.extendleft(reversed(again))
+        self._most = max(1, len(self._batch))
+        self._free_cache()
+
+    def _free_cache(self) -> None:
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _check(self, requests: list[Request]) -> None:
         """Refuse what cannot run before any work is done."""
@@ -175,104 +285,83 @@ class Engine:
                 else f"{request.key}: visionzip ranks by a SigLIP tower's attention, which {family.name} does not have"
             )
 
-    def _run_or_split(self, batch: list[Request]) -> dict[str, Result]:
-        try:
-            return self._run_batch(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = len(batch) // 2
-        return self._run_or_split(batch[:half]) | self._run_or_split(batch[half:])
-
     @torch.inference_mode()
-    def _run_batch(self, batch: list[Request]) -> dict[str, Result]:
-        clips = [clip_of(request, self.model) for request in batch]
-        prefilled, prefill_ms = self._prefill(batch, clips)
-        generating = [i for i, request in enumerate(batch) if request.choices is None]
-        chosen = {
-            i: self._score_choices(request.choices, prefilled[i])
-            for i, request in enumerate(batch)
-            if request.choices is not None
-        }
-        generated: dict[int, Generated] = {}
-        if generating:
-            limits = [batch[i].max_new_tokens for i in generating]
-            outputs = greedy(self.model, [prefilled[i] for i in generating], limits)
-            generated = dict(zip(generating, outputs, strict=True))
-        return {
-            request.key: self._result(request, clips[i], prefilled[i], prefill_ms[i], generated.get(i), chosen.get(i))
-            for i, request in enumerate(batch)
-        }
+    def _prefill(self, pack: list[Request]) -> dict[str, Result]:
+        """Prefill some requests together: those with choices are finished then, others join the batch."""
+        begun, clips = time.perf_counter(), [clip_of(request, self.model) for request in pack]
+        layouts = [layout_of(request, clip, self.model) for request, clip in zip(pack, clips, strict=True)]
+        plans = [resolve(request.method).plan(clip) for request, clip in zip(pack, clips, strict=True)]
+        done = prefill(self.model, [embed(self.model, *each) for each in zip(layouts, clips, plans, strict=True)])
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        ms = (time.perf_counter() - begun) * 1000 / len(pack)
+        running = [_running(request, clip, one, ms) for request, clip, one in zip(pack, clips, done, strict=True)]
+        finished: dict[str, Result] = {}
+        joining: list[tuple[object, Prefilled, int]] = []
+        for each, one in zip(running, done, strict=True):
+            if each.request.choices is None:
+                joining.append((each, one, each.request.max_new_tokens))
+            else:
+                finished[each.request.key] = self._chosen(each, each.request.choices, one)
+        if joining:
+            finished |= self._results(self._batch.admit(joining))
+        return finished
 
-    def _prefill(self, batch: list[Request], clips: list[Clip]) -> tuple[list[Prefilled], list[float]]:
-        """Prefill the batch in packs; every clip's share of the wall time in ms."""
-        done: list[Prefilled] = []
-        shares: list[float] = []
-        pack: list[Sequence] = []
-        limit = self.prefill_tokens
-        if limit is None:
-            limit = 16_384 if self.model.device.type == "cuda" else 0
-        for i, (request, clip) in enumerate(zip(batch, clips, strict=True)):
-            begun = time.perf_counter()
-            layout = layout_of(request, clip, self.model)
-            pack.append(embed(self.model, layout, clip, resolve(request.method).plan(clip)))
-            if i + 1 < len(batch) and sum(map(len, pack)) < limit:
-                continue
-            done += prefill(self.model, pack)
-            if self.model.device.type == "cuda":
-                torch.cuda.synchronize()
-            shares += [(time.perf_counter() - begun) * 1000 / len(pack)] * len(pack)
-            pack = []
-        return done, shares
+    def _results(self, ended: list[tuple[object, Generated]]) -> dict[str, Result]:
+        found = {}
+        for running, generated in ended:
+            assert isinstance(running, _Running)
+            text = self.model.prompt.tokenizer.decode(generated.token_ids, skip_special_tokens=True).strip()
+            tokens = tuple(generated.token_ids)
+            found[running.request.key] = self._result(
+                running, text, tokens, generated.finish_reason, generated.decode_ms, None
+            )
+        return found
 
-    def _score_choices(self, choices: tuple[str, ...], clip: Prefilled) -> tuple[tuple[ChoiceLogprob, ...], float]:
+    def _chosen(self, running: _Running, choices: tuple[str, ...], clip: Prefilled) -> Result:
         begun = time.perf_counter()
-        scores = tuple(choice_logprob(self.model, clip, self.model.prompt.answer_ids(text)) for text in choices)
-        return scores, (time.perf_counter() - begun) * 1000
+        scores = choice_logprobs(self.model, clip, [self.model.prompt.answer_ids(text) for text in choices])
+        best = max(range(len(scores)), key=lambda i: scores[i].mean)
+        return self._result(running, choices[best], (), "stop", (time.perf_counter() - begun) * 1000, scores)
 
     def _result(
         self,
-        request: Request,
-        clip: Clip,
-        prefilled: Prefilled,
-        prefill_ms: float,
-        generated: Generated | None,
-        chosen: tuple[tuple[ChoiceLogprob, ...], float] | None,
+        running: _Running,
+        text: str,
+        token_ids: tuple[int, ...],
+        finish_reason: str,
+        decode_ms: float,
+        scores: tuple[ChoiceLogprob, ...] | None,
     ) -> Result:
-        model = self.model
-        if chosen is not None:
-            scores, decode_ms = chosen
-            best = max(range(len(scores)), key=lambda i: scores[i].mean)
-            text, tokens, reason = (request.choices or ())[best], [], "stop"
-        else:
-            assert generated is not None
-            scores, decode_ms, tokens, reason = None, generated.decode_ms, generated.token_ids, generated.finish_reason
-            text = model.prompt.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        counts = tuple(len(origin) for origin in prefilled.origins)
+        model, clip = self.model, running.clip
         return Result(
             text=text,
-            token_ids=tuple(tokens),
-            finish_reason=reason,
+            token_ids=token_ids,
+            finish_reason=finish_reason,
             n_visual_tokens=clip.n_visual,
-            n_text_tokens=prefilled.n_other,
-            visual_tokens_per_layer=counts,
+            n_text_tokens=running.n_other,
+            visual_tokens_per_layer=running.counts,
             flops=ratios(
                 model.llm_shape,
                 partial(model.family.vision_flops, grid=clip.visual.grid),
-                counts,
-                prefilled.n_other,
+                running.counts,
+                running.n_other,
                 clip.n_visual,
                 clip.n_frames,
-                _steps_encoded(request, clip),
-                request.encoder_flops,
+                _steps_encoded(running.request, clip),
+                running.request.encoder_flops,
             ),
-            prefill_ms=prefill_ms,
+            prefill_ms=running.prefill_ms,
             decode_ms=decode_ms,
             choice_logprobs=scores,
-            kept=tuple(tuple(origin.tolist()) for origin in prefilled.origins) if request.trace else None,
+            kept=running.kept,
         )
+
+
+def _running(request: Request, clip: Clip, prefilled: Prefilled, prefill_ms: float) -> _Running:
+    counts = tuple(len(origin) for origin in prefilled.origins)
+    kept = tuple(tuple(origin.tolist()) for origin in prefilled.origins) if request.trace else None
+    return _Running(request, clip, prefill_ms, counts, kept, prefilled.n_other)
 
 
 def clip_of(request: Request, model: VideoLLM) -> Clip:

@@ -1,4 +1,4 @@
-"""Likelihood of given answers, scored on a prefilled clip: the video is never run again.
+"""Likelihood of given answers, scored together on a prefilled clip: the video is never run again.
 
 Legend: L tokens of the prompt in a layer, T tokens of the answer but its last, K key heads, D head size.
 """
@@ -24,29 +24,36 @@ class ChoiceLogprob:
 
 
 @torch.inference_mode()
-def choice_logprob(model: VideoLLM, clip: Prefilled, answer: list[int]) -> ChoiceLogprob:
-    """Teacher-forced log-likelihood of `answer` (token ids, at least one) after the clip's prompt."""
-    logits = clip.logits[None]
-    if len(answer) > 1:
-        logits = torch.cat([logits, _continue(model, clip, answer[:-1])])
-    target = torch.tensor(answer, device=logits.device)
-    total = float(logits.float().log_softmax(-1).gather(1, target[:, None]).sum())
-    return ChoiceLogprob(total, total / len(answer), len(answer))
+def choice_logprobs(model: VideoLLM, clip: Prefilled, answers: list[list[int]]) -> tuple[ChoiceLogprob, ...]:
+    """Teacher-forced log-likelihood of each answer (token ids, at least one) after the clip's prompt, in one pass."""
+    after = iter(_continue(model, clip, [answer[:-1] for answer in answers]))
+    scores = []
+    for answer in answers:
+        logits = torch.cat([clip.logits[None], next(after)])  # (T + 1, vocabulary)
+        target = torch.tensor(answer, device=logits.device)
+        total = float(logits.float().log_softmax(-1).gather(1, target[:, None]).sum())
+        scores.append(ChoiceLogprob(total, total / len(answer), len(answer)))
+    return tuple(scores)
 
 
-def _continue(model: VideoLLM, clip: Prefilled, tokens: list[int]) -> Tensor:
-    """Logits after each of `tokens`, (T, vocabulary); the clip's cache is read, never written."""
-    decoder, device = model.decoder, clip.logits.device
-    n = len(tokens)
-    hidden = decoder.embed_tokens(torch.tensor(tokens, device=device))  # (T, d)
-    own = torch.ones(n, n, dtype=torch.bool, device=device).tril()
+def _continue(model: VideoLLM, clip: Prefilled, answers: list[list[int]]) -> list[Tensor]:
+    """Logits after each token of each answer, (T, vocabulary) each. All answers lie in one row of tokens, which see
+    the clip and their own answer; the clip's cache is read once for all of them, and never written.
+    """
+    decoder, device, lengths = model.decoder, clip.logits.device, [len(answer) for answer in answers]
+    if not sum(lengths):
+        return [clip.logits.new_empty(0, len(clip.logits)) for _ in answers]
+    tokens = torch.tensor([token for answer in answers for token in answer], device=device)
+    place = torch.cat([torch.arange(n, device=device) for n in lengths])  # of a token in its answer
+    whose = torch.repeat_interleave(torch.arange(len(answers), device=device), torch.tensor(lengths, device=device))
+    own = (whose[:, None] == whose) & (place[:, None] >= place)  # (sum T, sum T)
+    hidden = decoder.embed_tokens(tokens)  # (sum T, d)
     for index, layer in enumerate(decoder.layers):
-        positions = clip.next_positions[index] + torch.arange(n, device=device)
+        positions = clip.next_positions[index] + place
         query, key, value = project(layer, hidden, rope(decoder, hidden, positions[None]))
-        keys, values = torch.cat([clip.keys[index], key]), torch.cat([clip.values[index], value])  # (L + T, K, D)
-        mask = torch.cat([own.new_ones(n, len(clip.keys[index])), own], 1)  # (T, L + T)
+        keys, values = torch.cat([clip.keys[index], key]), torch.cat([clip.values[index], value])  # (L + sum T, K, D)
+        mask = torch.cat([own.new_ones(len(tokens), len(clip.keys[index])), own], 1)
         q, k, v = (x.transpose(0, 1)[None] for x in (query, keys, values))
         attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         hidden = add_mlp(layer, add_attention(layer, hidden, attended[0].transpose(0, 1)))
-    logits: Tensor = model.hf.lm_head(decoder.norm(hidden))
-    return logits
+    return list(model.hf.lm_head(decoder.norm(hidden)).split(lengths))
