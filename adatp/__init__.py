@@ -11,7 +11,7 @@ from adatp.checkpoint import load
 from adatp.controls import FrameDrop, NoPruning, RandomTokens, UniformTokens
 from adatp.dycoke import DyCoke
 from adatp.echoprune import EchoPrune
-from adatp.engine import Engine, Request, Result
+from adatp.engine import DoesNotFit, Engine, Request, Result
 from adatp.evs import EVS
 from adatp.families.llava_frames import LLAVA_VIDEO, ONEVISION, FrameLayout
 from adatp.fastv import FastV
@@ -38,6 +38,7 @@ __all__ = [
     "AdaTP",
     "CheckpointError",
     "ChoiceLogprob",
+    "DoesNotFit",
     "DyCoke",
     "EchoPrune",
     "Engine",

@@ -7,6 +7,7 @@ Legend: B clips, N layers, C columns of a layer's buffer, K key heads, G queries
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -173,6 +174,12 @@ class Batch:
         for row in reversed(range(len(self._clips) // 2, len(self._clips))):
             self._drop(row)
         return gone
+
+    def give_up(self, is_meant: Callable[[object], bool]) -> None:
+        """Clips of those meant go."""
+        for row in reversed(range(len(self._clips))):
+            if is_meant(self._clips[row][0]):
+                self._drop(row)
 
     def _note(self, result: Generated, token: int, limit: int) -> bool:
         """Give a clip its token; whether that was its last."""

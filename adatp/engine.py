@@ -7,7 +7,7 @@ of requests.
 import math
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -127,6 +127,14 @@ _SPARE_SHARE = 0.1
 """Of a GPU's memory stays free while further clips are taken up: a step and a prefill need room of their own."""
 
 
+class DoesNotFit(torch.OutOfMemoryError):
+    """A clip that does not fit alone; it is no longer on the way, and others go on."""
+
+    def __init__(self, key: str, error: torch.OutOfMemoryError) -> None:
+        super().__init__(str(error))
+        self.key = key
+
+
 @dataclass(eq=False)
 class _Running:
     """A request on its way."""
@@ -200,15 +208,20 @@ class Engine:
         if len(self._batch):
             try:
                 finished |= self._results(self._batch.step())
-            except torch.OutOfMemoryError:
-                if len(self._batch) == 1:
-                    raise
-                self._give_up_half()
+            except torch.OutOfMemoryError as error:
+                gone = self._batch.give_up_newest()
+                requests = [running.request for running in gone if isinstance(running, _Running)]
+                if not len(self._batch):
+                    raise DoesNotFit(requests[0].key, error) from error
+                self._waiting.extendleft(reversed(requests))  # again later: greedy tokens come out the same
+                self._most = len(self._batch)
+                self._free_cache()
         return finished
 
-    def give_up(self) -> None:
-        """Forget everything on the way."""
-        self._reset()
+    def give_up(self, keys: Collection[str]) -> None:
+        """Forget these requests."""
+        self._waiting = deque(request for request in self._waiting if request.key not in keys)
+        self._batch.give_up(lambda running: isinstance(running, _Running) and running.request.key in keys)
 
     def _reset(self) -> None:
         self._waiting.clear()
@@ -220,10 +233,10 @@ class Engine:
             pack = self._next_pack()
             try:
                 finished |= self._prefill(pack)
-            except torch.OutOfMemoryError:
-                self._waiting.extendleft(reversed(pack))
+            except torch.OutOfMemoryError as error:
                 if len(pack) == 1 and not len(self._batch):
-                    raise
+                    raise DoesNotFit(pack[0].key, error) from error
+                self._waiting.extendleft(reversed(pack))
                 self._most = max(1, len(self._batch) or len(pack) // 2)
                 self._free_cache()
                 break
@@ -246,13 +259,6 @@ class Engine:
         free, total = torch.cuda.mem_get_info(self.model.device)
         unused = torch.cuda.memory_reserved(self.model.device) - torch.cuda.memory_allocated(self.model.device)
         return free + unused > _SPARE_SHARE * total
-
-    def _give_up_half(self) -> None:
-        """The newest half of the clips starts again later: greedy tokens come out the same."""
-        again = [running.request for running in self._batch.give_up_newest() if isinstance(running, _Running)]
-        self._waiting.extendleft(reversed(again))
-        self._most = max(1, len(self._batch))
-        self._free_cache()
 
     def _free_cache(self) -> None:
         if self.model.device.type == "cuda":

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 import adatp
@@ -18,6 +17,7 @@ from pipeline.describing.choices import split_choices
 from pipeline.describing.embed import EmbeddedClip, embed_clips
 from pipeline.describing.encoded import EncodedFrames
 from pipeline.describing.rows import Provenance, Record, answer_record, build_table, caption_record, clip_tables
+from pipeline.describing.turns import Turns
 from pipeline.describing.video_llm import Describer, Prompting, show_whole_video
 from pipeline.errors import ChangedWhileRead, OutOfMemory
 from pipeline.index.staging import Rows
@@ -59,7 +59,9 @@ class ItemDescriber:
                 setup.thresholds,
                 self._encoder.flops_per_frame,
                 Prompting(setup.prune, setup.p, setup.max_new_tokens, setup.recipe.texts),
+                setup.batch_size,
             )
+        self._turns = Turns(None if self._describer is None else self._describer.engine)
         self._by = Provenance(
             setup.run_id,
             setup.encoder,
@@ -72,22 +74,33 @@ class ItemDescriber:
         )
 
     def rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
-        """Tables of one item; what each stage took is added to `seconds`. Raises VideoError; OutOfMemory is one."""
+        """Tables of one item; what each stage took is added to `seconds`. Raises VideoError; OutOfMemory is one.
+
+        Several threads may call it: their items take turns at the models and share batches.
+        """
         try:
-            return self._rows(item, decoded, seconds)
+            (embedded, asks), results = self._turns.do(partial(self._prepare, item, decoded, seconds))
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(str(error).splitlines()[0]) from error
+        model_ms = sum(result.prefill_ms + result.decode_ms for result in results.values())
+        seconds["describe"] = seconds.get("describe", 0.0) + model_ms / 1000
+        rows: Rows = {}
+        if embedded:
+            rows = clip_tables(item.source, embedded, item.fingerprints[EMBED], self._by, self._setup.keep_frames)
+        records: dict[str, list[Record]] = {}
+        for ask in asks:
+            records.setdefault(ask.table, []).append(ask.record(results[ask.request.key]))
+        return rows | {name: build_table(name, self._by.dim, found) for name, found in records.items()}
 
-    def _rows(self, item: Item, decoded: Decoded, seconds: dict[str, float]) -> Rows:
-        started, clips, rows = time.perf_counter(), list(decoded.clips), dict[str, pa.Table]()
+    def _prepare(
+        self, item: Item, decoded: Decoded, seconds: dict[str, float]
+    ) -> tuple[tuple[list[EmbeddedClip], list[Ask]], list[adatp.Request]]:
+        """The item's new clips embedded, and what the Video LLM is asked of it."""
+        started, clips, embedded = time.perf_counter(), list(decoded.clips), list[EmbeddedClip]()
         pixels = [DeviceFrames(clip.frames, self._encoder.device) for clip in clips]
         if item.kind == "index":
-            embedded = embed_clips(
-                self._encoder, self._normalisation, self._setup.thresholds.tau_s, clips, pixels, item.has_context
-            )
-            if embedded:
-                fingerprint = item.fingerprints[EMBED]
-                rows = clip_tables(item.source, embedded, fingerprint, self._by, self._setup.keep_frames)
+            tau_s = self._setup.thresholds.tau_s
+            embedded = embed_clips(self._encoder, self._normalisation, tau_s, clips, pixels, item.has_context)
             seconds["embed"] = seconds.get("embed", 0.0) + time.perf_counter() - started
             started = time.perf_counter()
             asks = self._ask_new(item, embedded, pixels[int(item.has_context) :])
@@ -95,13 +108,8 @@ class ItemDescriber:
             asks = self._ask_stored(item, clips, pixels)
         else:
             asks = self._ask_video(item, clips, pixels)
-        records: dict[str, list[Record]] = {}
-        if self._describer is not None and asks:
-            results = self._describer.run([ask.request for ask in asks])
-            for ask in asks:
-                records.setdefault(ask.table, []).append(ask.record(results[ask.request.key]))
         seconds["describe"] = seconds.get("describe", 0.0) + time.perf_counter() - started
-        return rows | {name: build_table(name, self._by.dim, found) for name, found in records.items()}
+        return (embedded, asks), [ask.request for ask in asks]
 
     def _ask_new(self, item: Item, embedded: Sequence[EmbeddedClip], pixels: Sequence[DeviceFrames]) -> list[Ask]:
         """Captions of every clip, and questions on the whole video where this item is all of it."""
@@ -171,7 +179,11 @@ class ItemDescriber:
             yield Ask(
                 "captions",
                 self._request(
-                    f"{target}/{clip.clip_index}", encoded.show(encoded.of_clip(at), lengths), lengths, None, target
+                    f"{item.key}/{target}/{clip.clip_index}",
+                    encoded.show(encoded.of_clip(at), lengths),
+                    lengths,
+                    None,
+                    target,
                 ),
                 partial(caption_record, item.source, span, target, text, fingerprint, self._by),
             )
@@ -187,7 +199,7 @@ class ItemDescriber:
     ) -> Ask:
         """A question on the frames it is shown; `shown.places` count from the place `first` of `encoded` on."""
         text, fingerprint = self._setup.recipe.texts[shown.target], item.fingerprints[shown.target]
-        key = f"{shown.target}/{clip_id or item.source.video_id}"
+        key = f"{item.key}/{shown.target}/{clip_id or item.source.video_id}"
         return Ask(
             "answers",
             self._request(

@@ -42,9 +42,10 @@ class Describer:
         thresholds: Thresholds,
         encoder_flops_per_frame: float,
         prompting: Prompting,
+        batch_size: int | None = None,
     ) -> None:
         self._model = model
-        self._engine = adatp.Engine(model)
+        self.engine = adatp.Engine(model, batch_size)
         self._normalisation = normalisation
         self._encoder_flops = encoder_flops_per_frame
         self._prompting = prompting
@@ -98,9 +99,6 @@ class Describer:
             max_new_tokens=self._prompting.max_new_tokens,
             encoder_flops=self._encoder_flops * sum(lengths),
         )
-
-    def run(self, requests: Sequence[adatp.Request]) -> dict[str, adatp.Result]:
-        return self._engine.run(requests)
 
 
 def show_whole_video(target: Target, question: FloatArray, video_id: str, clips: Sequence[EmbeddedClip]) -> Shown:

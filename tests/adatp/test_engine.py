@@ -1,5 +1,7 @@
 """The engine against transformers itself and against slow references that mask instead of dropping."""
 
+import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +111,52 @@ def test_a_ragged_batch_equals_each_alone(
         assert got.visual_tokens_per_layer == expected.visual_tokens_per_layer
         assert got.finish_reason == expected.finish_reason
     assert len({len(r.token_ids) for r in together.values()}) > 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_comes_when_each_result_is_that_of_each_alone(
+    onevision: adatp.VideoLLM, pixels: Tensor, seed: int
+) -> None:
+    """Requests handed in one by one between steps, in any order, with fewer places than requests; some with choices."""
+    rng = random.Random(seed)
+    requests = ragged(onevision, pixels)
+    more = [replace(r, key=f"{r.key}2", prompt="Which colour ?", max_new_tokens=3 + i) for i, r in enumerate(requests)]
+    asked = [replace(r, key=f"{r.key}3", choices=("red", "very very green")) for r in requests[:2]]
+    coming = [*requests, *more, *asked]
+    alone = {r.key: adatp.Engine(onevision).run([r])[r.key] for r in coming}
+    rng.shuffle(coming)
+    engine = adatp.Engine(onevision, batch_size=rng.randint(1, 4), prefill_tokens=rng.choice([0, 300, 10_000]))
+    left, found = list(coming), dict[str, adatp.Result]()
+    while left or not engine.is_idle:
+        for _ in range(rng.randint(0, 2)):
+            if left:
+                engine.submit([left.pop()])
+        if not engine.is_idle:
+            found |= engine.step()
+    assert found.keys() == alone.keys()
+    for key, result in found.items():
+        assert (result.token_ids, result.text, result.finish_reason) == (
+            alone[key].token_ids,
+            alone[key].text,
+            alone[key].finish_reason,
+        )
+        assert result.visual_tokens_per_layer == alone[key].visual_tokens_per_layer
+
+
+def test_a_finished_clips_place_is_given_to_the_next(onevision: adatp.VideoLLM, pixels: Tensor) -> None:
+    visual = onevision.encode(pixels[:2])
+    limits = [2, 9, 2, 2, 2, 2]
+    requests = [
+        adatp.Request(str(i), visual, "red ?", None, None, "none", max_new_tokens=n) for i, n in enumerate(limits)
+    ]
+    lengths = {key: len(r.token_ids) for key, r in adatp.Engine(onevision).run(requests).items()}
+    engine, steps = adatp.Engine(onevision, batch_size=2), 0
+    engine.submit(requests)
+    while not engine.is_idle:
+        engine.step()
+        steps += 1
+    others = sum(n for key, n in lengths.items() if key != "1")
+    assert steps <= max(lengths["1"], others) + len(requests), "short ones pass through the place beside the long one"
 
 
 def test_two_clips_through_one_engine_leave_no_trace_of_the_first(onevision: adatp.VideoLLM, pixels: Tensor) -> None:
