@@ -79,7 +79,7 @@ def test_representative_frames_alone_are_encoded_and_each_once(model: adatp.Vide
     torch.testing.assert_close(again.tokens, whole.tokens[[8, 12]], rtol=1e-4, atol=1e-5)
     assert counting.n_frames == 3
     request = counting.request("clip", visual, lengths, None, CAPTION)
-    result = counting.run([request])["clip"]
+    result = counting.engine.run([request])["clip"]
     assert result.visual_tokens_per_layer[0] == 2 * model.tokens_per_frame
     assert result.n_visual_tokens == 6 * model.tokens_per_frame
     unpruned = describer(model, "none")
