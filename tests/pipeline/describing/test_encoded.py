@@ -83,7 +83,9 @@ def test_representative_frames_alone_are_encoded_and_each_once(model: adatp.Vide
     assert result.visual_tokens_per_layer[0] == 2 * model.tokens_per_frame
     assert result.n_visual_tokens == 6 * model.tokens_per_frame
     unpruned = describer(model, "none")
-    full = unpruned.run([unpruned.request("clip", all_frames.show(range(6, 12), lengths), lengths, None, CAPTION)])
+    full = unpruned.engine.run(
+        [unpruned.request("clip", all_frames.show(range(6, 12), lengths), lengths, None, CAPTION)]
+    )
     assert result.flops.end_to_end < 0.6 * full["clip"].flops.end_to_end
 
 
