@@ -15,7 +15,7 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("benchmarks.decode",),
     ("benchmarks.long_video",),
     ("benchmarks.remote",),
-    ("benchmarks.fed", str(VIDEOS)),
+    ("benchmarks.gpu_utilisation", str(VIDEOS)),
     ("benchmarks.pipeline", str(VIDEOS)),
 )
 
