@@ -1,9 +1,9 @@
 """Whether a GPU is kept fed: `python -m benchmarks.gpu_utilisation ../shared/videos/open [--seconds 1]`.
 
-The whole job with one fake GPU that sleeps so long for each clip in place of a Video LLM (the encoder is `builtin`, no
-captions are made), over the archive and two copies of it, in ten commits. Each sleep leaves its times, and each
-loading of the models a line. The wall time from the first sleep to the last is held against the sum of the sleeps; what starting
-takes (Ray, workers, imports, models) is told apart. Ends with one JSON line.
+The whole job with one fake GPU that sleeps so long for each clip in place of a Video LLM (the encoder is `builtin`,
+no captions are made), over the archive and two copies of it, in ten commits. Each sleep leaves its times, and each
+loading of the models a line. The wall time from the first sleep to the last is held against the sum of the sleeps.
+What starting takes (Ray, workers, imports, models) is told apart. Ends with one JSON line.
 """
 
 import argparse

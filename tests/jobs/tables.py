@@ -15,7 +15,7 @@ KEYS = {
     "captions": ["clip_id", "prompt_id"],
     "answers": ["video_id", "question_id", "scope", "clip_id"],
 }
-NOT_COMPARED = {"run_id", "indexed_at", "prefill_ms", "decode_ms", "attempts", "reason"}
+NOT_COMPARED = {"run_id", "indexed_at", "prefill_ms", "decode_ms", "attempts", "reason", "content_run_id"}
 
 
 def rows(index: Path, table: str) -> pa.Table:
