@@ -1,9 +1,10 @@
-"""The paper's two biases measured on a model: figures 1 to 3 and 5, and its two meters.
+"""The paper's two biases measured on a model of any family: figures 1 to 3 and 5, and its two meters.
 
 python -m benchmarks.bias [--model builtin] [--video FILE] [--clips 48] [--output build/bias]
 
 The figures go to --output as PNG, the meters as meters.json. Without --video the clips are planted ones of the dev
-split, each with its question; the figures show their mean.
+split, each with its question; the figures show their mean. Frames reach the model as in the job: resized by its own
+recipe, normalised by its own numbers, with their times.
 """
 
 import argparse
@@ -15,64 +16,87 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adatp import Request
+import adatp
 from benchmarks.machine import describe
-from pipeline.evaluation.bench import open_bench
+from pipeline.decoding.resize import resize_image
 from pipeline.evaluation.bias import attention_of_text, position_peak, recency
-from pipeline.evaluation.evaluate import Bench
 from pipeline.evaluation.plots import plot_bias, plot_kept
+from pipeline.models.checkpoints import ModelFiles, fetch, resolve_model
 from pipeline.models.pixels import normalise
 from pipeline.planted.items import benchmark_items
 
+FRAMES = 32
 
-def _frames_of(path: Path, side: int, count: int = 32) -> torch.Tensor:
-    """`count` frames spread evenly over a file, (count, side, side, 3) uint8."""
+
+def see(model: adatp.VideoLLM, files: ModelFiles, images: list[Image.Image]) -> adatp.Visual:
+    """Visual tokens of pictures a second apart."""
+    resized = np.stack([resize_image(image, files.identity.resize) for image in images])
+    return model.encode(
+        normalise(torch.from_numpy(resized), files.normalisation), [float(i) for i in range(len(images))]
+    )
+
+
+def pictures_of(path: Path) -> list[Image.Image]:
+    """FRAMES pictures spread evenly over a file."""
     with av.open(str(path)) as container:
         images = [frame.to_image() for frame in container.decode(video=0)]
-    chosen = np.linspace(0, len(images) - 1, count).astype(int)
-    resized = [images[i].resize((side, side), Image.Resampling.BICUBIC) for i in chosen]
-    return torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
+    return [images[i] for i in np.linspace(0, len(images) - 1, FRAMES).astype(int)]
 
 
-def _scores(bench: Bench, video: Path | None, n_clips: int) -> torch.Tensor:
-    """(clips, layers - 1, n, c)"""
+def clips_of(video: Path | None, n_clips: int) -> list[tuple[list[Image.Image], str]]:
+    """Pictures and what is asked of them."""
     if video is not None:
-        frames = _frames_of(video, bench.engine.model.frame_size[0])
-        visual = bench.engine.model.encode(normalise(frames, bench.model_pixels))
-        return attention_of_text(bench.engine, visual, "Describe this video in detail.")[None]
-    items = benchmark_items("dev", n_clips)
-    seen = [bench.see(item) for item in items]
-    return torch.stack([attention_of_text(bench.engine, s.visual, s.item.question.text) for s in seen])
+        return [(pictures_of(video), "Describe this video in detail.")]
+    return [
+        ([Image.fromarray(frame) for frame in item.frames()], item.question.text)
+        for item in benchmark_items("dev", n_clips)
+    ]
+
+
+def measure(model: adatp.VideoLLM, files: ModelFiles, clips: list[tuple[list[Image.Image], str]]) -> torch.Tensor:
+    """Attention of the text, (clips, layers - 1, steps, c)."""
+    engine = adatp.Engine(model)
+    return torch.stack([attention_of_text(engine, see(model, files, images), text) for images, text in clips])
+
+
+def meters_of(scores: torch.Tensor) -> dict[str, list[float]]:
+    """Both meters by layer, over clips (clips, layers - 1, steps, c)."""
+    late = torch.stack([recency(one) for one in scores]).mean(0)
+    peak = position_peak(scores.mean(0))
+    return {
+        "recency": [round(value, 4) for value in late.tolist()],
+        "position_peak": [round(value, 3) for value in peak.tolist()],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="builtin")
-    parser.add_argument("--encoder", default="builtin")
+    parser.add_argument("--model", default="builtin", help="hub id, local folder or builtin, of any family")
     parser.add_argument("--video", type=Path)
     parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--output", type=Path, default=Path("build/bias"))
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    bench = open_bench(args.model, args.encoder)
-    scores = _scores(bench, args.video, args.clips)
-    c = scores.shape[-1]
-    grid = (round(c**0.5), c // round(c**0.5))
+    files = resolve_model(args.model, "model")
+    fetch(files, print)
+    model = adatp.load(files.path)
+    clips = clips_of(args.video, args.clips)
+    scores = measure(model, files, clips)
+    visual = see(model, files, clips[0][0])
+    rows, columns = visual.grid
+    grid = (rows, columns + visual.row_newlines)
     written = plot_bias(args.output, scores.mean(0).numpy(), grid)
-    item = benchmark_items("dev", 12)[0]
-    seen = bench.see(item)
-    request = Request(
-        "kept", seen.visual, item.question.text, seen.segments, seen.relevance, max_new_tokens=1, trace=True
+    segments = (visual.n_frames // 8,) * 7
+    request = adatp.Request(
+        "kept", visual, clips[0][1], (*segments, visual.n_frames - sum(segments)), max_new_tokens=1, trace=True
     )
-    kept = bench.engine.run([request])["kept"].kept
+    kept = adatp.Engine(model).run([request])["kept"].kept
     assert kept is not None
-    written.append(plot_kept(args.output / "kept_mask.png", kept, 32, grid, layer=len(kept) // 2))
-    late = torch.stack([recency(one) for one in scores]).mean(0)
-    peak = position_peak(scores.mean(0))
-    for layer, (share, times) in enumerate(zip(late.tolist(), peak.tolist(), strict=True)):
+    written.append(plot_kept(args.output / "kept_mask.png", kept, visual.n_steps, grid, layer=len(kept) // 2))
+    meters = meters_of(scores)
+    for layer, (share, times) in enumerate(zip(*meters.values(), strict=True)):
         print(f"layer {layer}: {share:6.1%} of the top tenth in the last eighth, peak {times:.2f}x the mean")
     print("\n".join(f"wrote {path}" for path in written))
-    meters = {"recency": [round(v, 4) for v in late.tolist()], "position_peak": [round(v, 3) for v in peak.tolist()]}
     result = {"model": args.model, "clips": len(scores), **meters} | describe()
     (args.output / "meters.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
