@@ -43,7 +43,7 @@ def verify(index: Index) -> Audit:
                 continue
             if isinstance(error, UsageError) and "_state/" in str(error):
                 raise
-            audit = Audit({}, (f"tables cannot be read: {str(error).splitlines()[0]}",), ())
+            audit = Audit(dict.fromkeys(COMMITTED_TABLES, 0), (f"tables cannot be read: {str(error).splitlines()[0]}",), ())
         if index.snapshot() == snapshot:
             return audit
     raise UsageError(f"{index.url} is being written to faster than it can be read; try again when the run has ended")
