@@ -36,8 +36,8 @@ from pipeline.archive.listing import list_archive
 from pipeline.config import IndexConfig
 from pipeline.execution.in_process import InProcess
 from pipeline.index.commits import commit
-from pipeline.index.schemas import videos_schema
 from pipeline.index.snapshot import Index
+from pipeline.index.tables import VIDEOS
 from pipeline.ledger.committer import Committer, Pace
 from pipeline.ledger.owed import ledger_of, recipe_for
 from pipeline.ledger.plan import plan_run
@@ -173,7 +173,7 @@ def make_index(config: IndexConfig) -> int:
     constant |= {"duration_s": 120.0, "indexed_at": datetime.now(UTC), "decoder": "decord", "decode_coverage": 1.0}
     listed = prepared.listing.table.select(["video_id", "uri", "name", "root", "version"])
     rows = [{**row, **constant} for row in listed.to_pylist()]
-    commit(index, videos=pa.Table.from_pylist(rows, schema=videos_schema()))
+    commit(index, videos=pa.Table.from_pylist(rows, schema=VIDEOS.schema()))
     return len(rows)
 
 

@@ -28,9 +28,9 @@ from PIL import Image
 from benchmarks.machine import describe
 from pipeline.describing.rows import build_table
 from pipeline.index.commits import commit
-from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Encoder, Index
 from pipeline.index.staging import Rows, encode_item, stage
+from pipeline.index.tables import table_schema
 from pipeline.reading.page import PageOptions, write_page
 from pipeline.types import clip_id_of, segment_id_of, video_id_of
 

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.describing.rows import build_table
-from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import SNAPSHOT, Encoder, Index, Snapshot
 from pipeline.index.table_files import parquet
+from pipeline.index.tables import table_schema
 from pipeline.reading.search import search
 from pipeline.types import clip_id_of, segment_id_of, video_id_of
 

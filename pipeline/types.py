@@ -53,7 +53,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-_TARGET = re.compile(r"(sample|embed)|caption:([0-9A-Za-z_-]+)|answer:([0-9A-Za-z_-]+):(video|clip)")
+TARGET_FORM = "sample|embed|caption:[0-9A-Za-z_-]+|answer:[0-9A-Za-z_-]+:(video|clip)"
 
 
 class Target(str):
@@ -68,7 +68,7 @@ class Target(str):
     scope: Scope | None  # of a question
 
     def __new__(cls, text: str) -> "Target":
-        if not _TARGET.fullmatch(text):
+        if not re.fullmatch(TARGET_FORM, text):
             raise ValueError(f"{text!r} given; expected sample, embed, caption:ID or answer:ID:video or :clip")
         target = super().__new__(cls, text)
         kind, _, rest = text.partition(":")

@@ -59,7 +59,8 @@ def _holder_of(root: str) -> Callable[[str], bool]:
         return lambda uri: uri in lines
     if is_s3(root):
         fixed = _fixed_part(root.encode()).decode()
-        return lambda uri: uri == root or uri.startswith(fixed.rstrip("/") + "/")
+        below = fixed.rstrip("/") + "/"
+        return lambda uri: uri == root or (uri.startswith(below) and ".." not in uri.split("/"))
     folder = os.path.realpath(_fixed_part(path_of(root)))
 
     def holds(uri: str) -> bool:

@@ -23,9 +23,9 @@ from pipeline.execution.workers import Executor, Workers
 from pipeline.index.commits import commit, roll_forward
 from pipeline.index.lock import index_lock
 from pipeline.index.runs import last_config, new_run_id, recorded_roots
-from pipeline.index.schemas import clips_schema
 from pipeline.index.snapshot import Index
 from pipeline.index.standing import keep_standing
+from pipeline.index.tables import CLIPS
 from pipeline.index.where import Where
 from pipeline.items.evidence import Questions
 from pipeline.items.item import Item
@@ -187,7 +187,7 @@ def _chosen(index: Index, asking: Asking, run: _Run) -> tuple[dict[Target, dict[
     rows = index.read("videos", filter=pc.field("status").isin(["indexed", "partial"]))
     names = asking.filterable.names
     if asking.scope == "clip":
-        own = [name for name in names if name in clips_schema(1).names]
+        own = [name for name in names if name in CLIPS.schema().names]
         rows = with_videos(index.read("clips", own, pc.field("video_id").isin(rows["video_id"])), rows, names)
     if asking.where is not None:
         rows = rows.filter(pa.array(Where(asking.where, asking.filterable).keep(rows.select(names))))

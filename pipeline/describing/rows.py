@@ -11,7 +11,7 @@ import pyarrow as pa
 import adatp
 from pipeline.config import ModelIdentity
 from pipeline.describing.embed import EmbeddedClip
-from pipeline.index.schemas import embedding_type, table_schema
+from pipeline.index.tables import embedding_type, table_schema
 from pipeline.items.evidence import FloatArray
 from pipeline.items.item import Shown
 from pipeline.types import Source, Target, clip_id_of, segment_id_of

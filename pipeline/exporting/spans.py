@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from pipeline.archive.labels import link_to, path_in_root
 from pipeline.errors import UsageError
 from pipeline.exporting.rates import rational_rate
-from pipeline.index.schemas import TABLES as SCHEMA_TABLES
-from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Index, Snapshot
+from pipeline.index.tables import TABLES as SCHEMA_TABLES
+from pipeline.index.tables import table_schema
 from pipeline.index.where import Where
 from pipeline.reading.search import Hit, filterable_schema, with_videos
 

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from pipeline.index.drops import SUBKEYS
 from pipeline.index.names import count, expect, is_plain, is_table_file, reading, record_of
-from pipeline.index.schemas import COMMITTED_TABLES
 from pipeline.index.snapshot import Encoder, Index, Snapshot
+from pipeline.index.tables import COMMITTED_TABLES, TABLES
 
 T = TypeVar("T")
 
@@ -66,7 +65,7 @@ class Plan:
         for table, pairs in plan.drops.items():
             for video_id, subkey in pairs:
                 expect(isinstance(video_id, str), video_id)
-                expect(subkey is None or (isinstance(subkey, str) and table in SUBKEYS), subkey)
+                expect(subkey is None or (isinstance(subkey, str) and bool(TABLES[table].subkey)), subkey)
         return plan
 
 

@@ -24,12 +24,12 @@ import pyarrow.compute as pc
 from pipeline.errors import IndexLocked, JobError
 from pipeline.index import staging
 from pipeline.index.commit_plan import FOLDER, Plan, open_commit
-from pipeline.index.drops import SUBKEYS, Drops, is_dropped, kept
+from pipeline.index.drops import Drops, is_dropped, kept
 from pipeline.index.names import is_plain, is_table_file, reading, table_file
-from pipeline.index.schemas import COMMITTED_TABLES, VECTOR_TABLES, sound
 from pipeline.index.snapshot import SNAPSHOT, Encoder, Index, Snapshot, schema_of, storage_trouble
 from pipeline.index.staging import Rows
 from pipeline.index.table_files import in_order, parquet
+from pipeline.index.tables import COMMITTED_TABLES, TABLES, VECTOR_TABLES, sound
 from pipeline.storage.base import TEMP_FOLDER
 
 T = TypeVar("T")
@@ -232,7 +232,7 @@ def _holding_dropped(
     """Those of the files that hold a dropped row, found by reading their key columns."""
 
     def holds(name: str) -> bool:
-        rows = index.read_at(_only(before, table, name), table, ["video_id", *SUBKEYS.get(table, ())])
+        rows = index.read_at(_only(before, table, name), table, ["video_id", *TABLES[table].subkey])
         return pc.any(is_dropped(table, rows, drops)).as_py() is True
 
     return [name for name, held in zip(names, _in_threads(holds, names), strict=True) if held]

@@ -1,8 +1,8 @@
 """Compaction: many small files of a table become few, as one commit. Nightly runs leave a few files each."""
 
 from pipeline.index.commits import commit
-from pipeline.index.schemas import COMMITTED_TABLES
 from pipeline.index.snapshot import Index, Snapshot
+from pipeline.index.tables import COMMITTED_TABLES
 
 MAX_SMALL_FILES = 32
 """A table is compacted when it has more small files than this: enough that a row is rewritten rarely."""

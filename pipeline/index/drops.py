@@ -5,10 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.index.schemas import CONTENT_TABLES
-
-SUBKEYS = {"captions": ("prompt_id",), "answers": ("question_id", "scope")}
-"""Columns that tell apart what a video was asked; a drop names them joined by ":"."""
+from pipeline.index.tables import CONTENT_TABLES, TABLES
 
 Drops = Mapping[str, Collection[tuple[str, str | None]]]
 """Table -> rows to leave out, as (video_id, subkey). None drops every row of the video in that table."""
@@ -25,7 +22,7 @@ def is_dropped(table: str, rows: pa.Table, drops: Collection[tuple[str, str | No
     parts = pa.array([f"{video_id}:{subkey}" for video_id, subkey in drops if subkey is not None], pa.string())
     dropped = pc.is_in(rows["video_id"], whole)
     if len(parts):
-        key_columns = [rows[column] for column in ("video_id", *SUBKEYS[table])]
+        key_columns = [rows[column] for column in ("video_id", *TABLES[table].subkey)]
         dropped = pc.or_(dropped, pc.is_in(pc.binary_join_element_wise(*key_columns, ":"), parts))
     return dropped
 

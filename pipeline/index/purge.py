@@ -13,8 +13,8 @@ from pipeline.index import staging
 from pipeline.index.commits import commit
 from pipeline.index.names import reading
 from pipeline.index.runs import new_run_id, record_run, videos_by_status
-from pipeline.index.schemas import COMMITTED_TABLES
 from pipeline.index.snapshot import Index
+from pipeline.index.tables import COMMITTED_TABLES
 
 
 def purge(index: Index, video_ids: Collection[str]) -> dict[str, int]:

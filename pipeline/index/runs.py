@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
 from pipeline.index.names import reading, record_of, typed
-from pipeline.index.schemas import runs_schema
 from pipeline.index.snapshot import Index, storage_trouble
 from pipeline.index.table_files import parquet
+from pipeline.index.tables import RUNS
 from pipeline.types import STATUSES, Bounds
 
 
@@ -28,7 +28,7 @@ def record_run(index: Index, row: Mapping[str, Any]) -> None:
     """Append a run to the log. `row` has at least run_id, started_at, command and config; the rest has defaults."""
     defaults = {"finished_at": datetime.now(UTC), "listed": 0, "ignored": 0, "counts": {}, "stages": [], "versions": []}
     full = {**defaults, "outcome": "ok", "exit_code": 0, **row}
-    data = parquet("runs", pa.Table.from_pylist([full], schema=runs_schema()))
+    data = parquet("runs", pa.Table.from_pylist([full], schema=RUNS.schema()))
     with storage_trouble(index):
         index.storage.write_atomic(f"runs/{full['run_id']}.parquet", data)
 

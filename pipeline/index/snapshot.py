@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, UsageError
 from pipeline.index.names import MAX_DIM, count, expect, is_plain, is_table_file, reading, record_of
-from pipeline.index.schemas import SCHEMA_VERSION, TABLES, sound, table_schema
+from pipeline.index.tables import SCHEMA_VERSION, TABLES, sound, table_schema
 from pipeline.storage.base import Storage, check_writable
 from pipeline.storage.places import open_storage
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from pipeline.errors import UsageError
 from pipeline.index import staging
 from pipeline.index.commit_plan import open_commit
-from pipeline.index.schemas import COMMITTED_TABLES, SCHEMA_VERSION, TABLES, VECTOR_TABLES
 from pipeline.index.snapshot import Index, Snapshot, schema_of
+from pipeline.index.tables import COMMITTED_TABLES, CONTENT_TABLES, SCHEMA_VERSION, TABLES, VECTOR_TABLES
 from pipeline.types import STATUSES, video_id_of
 
 _EXAMPLES = 3
@@ -43,7 +43,9 @@ def verify(index: Index) -> Audit:
                 continue
             if isinstance(error, UsageError) and "_state/" in str(error):
                 raise
-            audit = Audit(dict.fromkeys(COMMITTED_TABLES, 0), (f"tables cannot be read: {str(error).splitlines()[0]}",), ())
+            audit = Audit(
+                dict.fromkeys(COMMITTED_TABLES, 0), (f"tables cannot be read: {str(error).splitlines()[0]}",), ()
+            )
         if index.snapshot() == snapshot:
             return audit
     raise UsageError(f"{index.url} is being written to faster than it can be read; try again when the run has ended")
@@ -149,21 +151,29 @@ def _finding(rule: str, count: int, examples: list[str]) -> str:
     return f"{rule}: broken by {count}, e.g. {'; '.join(examples)}"
 
 
-_CONTENT = " UNION ALL ".join(
-    f"SELECT '{t}' AS t, video_id{', video_version' if t != 'frames' else ', NULL AS video_version'} FROM {t}"
-    for t in ("clips", "captions", "segments", "frames", "answers")
-)
-_OF_CLIPS = " UNION ALL ".join(
-    f"SELECT '{t}' AS t, clip_id, video_id FROM {t} WHERE clip_id IS NOT NULL"
-    for t in ("captions", "segments", "frames", "answers")
-)
+def _union(columns: str, having: str) -> str:
+    """`columns` of all tables of content that have the column `having`, with their names as `t`."""
+    found = (t for t in CONTENT_TABLES if having in TABLES[t].names)
+    return " UNION ALL ".join(f"SELECT '{t}' AS t, {columns} FROM {t} WHERE {having} IS NOT NULL" for t in found)
+
+
+_CONTENT = _union("video_id", "video_id")
+_OF_VERSIONS = _union("video_id, video_version", "video_version")
+_OF_CLIPS = _union("clip_id, video_id", "clip_id")
 _WANTED = """
     SELECT video_id, status, n_clips, string_split(unnest(fingerprints).stage, ':') AS stage FROM videos
     WHERE status = 'indexed'
 """
 
+_KEYS = {
+    f"{table.name} have one row for each {', '.join(table.key)}": f"""
+        SELECT {", ".join(table.key)} FROM {table.name} GROUP BY ALL HAVING count(*) > 1"""
+    for table in TABLES.values()
+    if table.key
+}
+
 RULES = {
-    "a video has one row": "SELECT video_id FROM videos GROUP BY video_id HAVING count(*) > 1",
+    **_KEYS,
     "a uri has one row": "SELECT uri FROM videos GROUP BY uri HAVING count(*) > 1",
     "status is one of the six": f"SELECT video_id, status FROM videos WHERE status NOT IN {STATUSES}",
     "what is not indexed says why, what is indexed does not": """
@@ -177,20 +187,12 @@ RULES = {
         SELECT status, coalesce(said.n, 0) AS said, coalesce(found.n, 0) AS found
         FROM said FULL JOIN found USING (status)
         WHERE EXISTS (FROM last) AND coalesce(said.n, 0) <> coalesce(found.n, 0)""",
-    "a clip has one row": "SELECT clip_id FROM clips GROUP BY clip_id HAVING count(*) > 1",
-    "a clip has one caption to a prompt": """
-        SELECT clip_id, prompt_id FROM captions GROUP BY ALL HAVING count(*) > 1""",
-    "a segment has one row": "SELECT segment_id FROM segments GROUP BY segment_id HAVING count(*) > 1",
-    "a place in a clip has one frame": """
-        SELECT clip_id, frame_index FROM frames GROUP BY ALL HAVING count(*) > 1""",
-    "a clip or video has one answer to a question": """
-        SELECT video_id, clip_id, scope, question_id FROM answers GROUP BY ALL HAVING count(*) > 1""",
     "rows belong to a listed video": f"""
         SELECT t, video_id, count(*) AS n FROM ({_CONTENT}) ANTI JOIN videos USING (video_id) GROUP BY ALL""",
     "rows are of the version the ledger names": f"""
-        SELECT t, video_id, video_version, version FROM ({_CONTENT}) JOIN videos USING (video_id)
+        SELECT t, video_id, video_version, version FROM ({_OF_VERSIONS}) JOIN videos USING (video_id)
         WHERE video_version <> version AND status IN ('indexed', 'partial') GROUP BY ALL""",
-    "captions, segments, frames and answers belong to a clip": f"""
+    "rows of clips belong to a clip": f"""
         SELECT t, clip_id, count(*) AS n FROM ({_OF_CLIPS}) ANTI JOIN clips USING (clip_id, video_id) GROUP BY ALL""",
     "an indexed video has all its clips, others no more than planned": """
         SELECT video_id, status, n_clips, coalesce(n, 0) AS found
@@ -268,19 +270,14 @@ RULES = {
             SELECT 'captions' AS t, clip_id, start_s, end_s FROM captions UNION ALL
             SELECT 'answers', clip_id, start_s, end_s FROM answers WHERE clip_id IS NOT NULL) x
         JOIN clips c USING (clip_id) WHERE x.start_s <> c.start_s OR x.end_s <> c.end_s""",
-    "rows carry the uri of their video": """
-        SELECT t, video_id, x.uri FROM (
-            SELECT 'clips' AS t, video_id, uri FROM clips UNION ALL
-            SELECT 'captions', video_id, uri FROM captions UNION ALL
-            SELECT 'answers', video_id, uri FROM answers) x
-        JOIN videos v USING (video_id) WHERE x.uri <> v.uri""",
+    "rows carry the uri of their video": f"""
+        SELECT t, video_id, x.uri FROM ({_union("video_id, uri", "uri")}) x JOIN videos v USING (video_id)
+        WHERE x.uri <> v.uri""",
     "only the first segment of a video has no boundary score": """
         SELECT segment_id, boundary_score FROM segments JOIN clips USING (clip_id)
         WHERE boundary_score IS NULL AND (clip_index > 0 OR segment_index > 0) OR NOT isfinite(boundary_score)""",
-    "vectors are of the index's encoder": """
-        SELECT t, e.encoder_id, count(*) AS n FROM (
-            SELECT 'clips' AS t, encoder_id FROM clips UNION ALL SELECT 'segments', encoder_id FROM segments
-            UNION ALL SELECT 'frames', encoder_id FROM frames) e, snapshot
+    "vectors are of the index's encoder": f"""
+        SELECT t, e.encoder_id, count(*) AS n FROM ({_union("encoder_id", "encoder_id")}) e, snapshot
         WHERE e.encoder_id IS DISTINCT FROM snapshot.encoder_id GROUP BY ALL""",
     "decode_coverage is a share": """
         SELECT video_id, decode_coverage FROM videos WHERE NOT (decode_coverage BETWEEN 0 AND 1 + 1e-9)""",

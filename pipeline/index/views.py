@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import UsageError
-from pipeline.index.schemas import TABLES
 from pipeline.index.snapshot import Index, Snapshot, schema_of
+from pipeline.index.tables import CONTENT_TABLES, TABLES, Table
 
 VIEWS = "views.sql"
 _TEMPLATE = Path(__file__).parent / "views.sql"
@@ -32,8 +32,24 @@ def publish_views(index: Index, tau_s: float) -> None:
 def views_sql(url: str, snapshot: Snapshot, filled: set[str], tau_s: float) -> str:
     """The text of views.sql for the index at `url`; tables not in `filled` have no file yet and become empty views."""
     values = {"dim": str(snapshot.encoder.dim if snapshot.encoder else 1), "tau_s": repr(tau_s)}
-    values |= {table: _files(url, table) if table in filled else _empty(snapshot, table) for table in TABLES}
+    sources = {name: _files(url, name) if name in filled else _empty(snapshot, name) for name in TABLES}
+    values |= sources
+    values["content"] = "\n\n".join(_views(TABLES[name], sources[name], values["dim"]) for name in CONTENT_TABLES)
     return re.sub("@([a-z_]+)@", lambda found: values[found[1]], _TEMPLATE.read_text())  # one pass: a path may hold @
+
+
+def _views(table: Table, source: str, dim: str) -> str:
+    """Two views of a table of content: all of its rows, and those whose video is in the archive."""
+    columns = "x.*"
+    if table.has_vectors:
+        columns += f" REPLACE (x.embedding::FLOAT[{dim}] AS embedding)"
+    if "uri" not in table.names:
+        columns += ", v.uri"
+    at = "start_s" if "start_s" in table.names else "pts_s"
+    return f"""CREATE OR REPLACE VIEW all_{table.name} AS
+SELECT {columns}, v.path, moment(v.uri, x.{at}) AS link
+FROM {source} x JOIN all_videos v USING (video_id);
+CREATE OR REPLACE VIEW {table.name} AS FROM all_{table.name} WHERE video_id IN (SELECT video_id FROM videos);"""
 
 
 def _files(url: str, table: str) -> str:

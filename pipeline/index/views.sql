@@ -23,28 +23,7 @@ FROM (
 );
 CREATE OR REPLACE VIEW videos AS FROM all_videos WHERE status <> 'deleted';
 
-CREATE OR REPLACE VIEW all_clips AS
-SELECT c.* REPLACE (c.embedding::FLOAT[@dim@] AS embedding), v.path, moment(v.uri, c.start_s) AS link
-FROM @clips@ c JOIN all_videos v USING (video_id);
-CREATE OR REPLACE VIEW clips AS FROM all_clips WHERE video_id IN (SELECT video_id FROM videos);
-
-CREATE OR REPLACE VIEW all_segments AS
-SELECT s.* REPLACE (s.embedding::FLOAT[@dim@] AS embedding), v.uri, v.path, moment(v.uri, s.start_s) AS link
-FROM @segments@ s JOIN all_videos v USING (video_id);
-CREATE OR REPLACE VIEW segments AS FROM all_segments WHERE video_id IN (SELECT video_id FROM videos);
-
-CREATE OR REPLACE VIEW all_frames AS
-SELECT f.* REPLACE (f.embedding::FLOAT[@dim@] AS embedding), v.uri, v.path, moment(v.uri, f.pts_s) AS link
-FROM @frames@ f JOIN all_videos v USING (video_id);
-CREATE OR REPLACE VIEW frames AS FROM all_frames WHERE video_id IN (SELECT video_id FROM videos);
-
-CREATE OR REPLACE VIEW all_captions AS
-SELECT c.*, v.path, moment(v.uri, c.start_s) AS link FROM @captions@ c JOIN all_videos v USING (video_id);
-CREATE OR REPLACE VIEW captions AS FROM all_captions WHERE video_id IN (SELECT video_id FROM videos);
-
-CREATE OR REPLACE VIEW all_answers AS
-SELECT a.*, v.path, moment(v.uri, a.start_s) AS link FROM @answers@ a JOIN all_videos v USING (video_id);
-CREATE OR REPLACE VIEW answers AS FROM all_answers WHERE video_id IN (SELECT video_id FROM videos);
+@content@
 
 CREATE OR REPLACE VIEW errors AS
 SELECT e.*, coalesce(v.path, e.uri) AS path FROM @errors@ e LEFT JOIN all_videos v USING (video_id);

@@ -4,6 +4,8 @@ Nothing is segmented again: times come from `clips.frame_pts_s`, segments and ve
 come from the index or from items staged in this run. Legend: S segments, D embedding width.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,12 +13,31 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import CLIPS_PER_ITEM, FRAMES_PER_CLIP
+from pipeline.errors import UsageError
 from pipeline.items.evidence import FloatArray, choose_shown, segment_relevance
 from pipeline.items.item import Item, Shown, StoredSegments
 from pipeline.types import ClipPlan, Source, Target
 
 FRAMES_PER_ITEM = CLIPS_PER_ITEM * FRAMES_PER_CLIP
 """The size of any other item. Questions share frames, so those of a video this short are one item, however many."""
+
+
+def check_stored(index_url: str, video_id: str, clips: pa.Table, segments: pa.Table) -> None:
+    """UsageError unless a video's rows agree about its frames, as all rows do that this program wrote."""
+    n_frames = dict(zip(clips["clip_id"].to_pylist(), clips["n_frames"].to_pylist(), strict=True))
+    in_segments: Counter[str] = Counter()
+    for clip_id, n in zip(segments["clip_id"].to_pylist(), segments["n_frames"].to_pylist(), strict=True):
+        in_segments[clip_id] += n
+    times = clips["frame_pts_s"].to_pylist()
+    if (
+        not n_frames
+        or n_frames != in_segments
+        or [len(t) for t in times] != list(n_frames.values())
+        or not all(math.isfinite(t) for of_clip in times for t in of_clip)
+    ):
+        raise UsageError(
+            f"clips and segments of video {video_id} in {index_url} disagree; jobs.verify says what is wrong"
+        )
 
 
 def again_items(

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import VIDEO_ERRORS
 from pipeline.index.names import typed
-from pipeline.index.schemas import EVIDENCE, FINGERPRINTS
+from pipeline.index.tables import EVIDENCE, FINGERPRINTS
 from pipeline.items.item import Failure, Item, Probed, Receipt, Shown, StoredSegments
 from pipeline.types import ClipFrames, ClipPlan, Decoded, Frames, Probe, Source, Target
 

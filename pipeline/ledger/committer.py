@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from pipeline.config import Recipe
 from pipeline.index.commits import commit
 from pipeline.index.drops import Drops, drop_everywhere
-from pipeline.index.schemas import table_of
 from pipeline.index.snapshot import Encoder as IndexEncoder
 from pipeline.index.snapshot import Index
+from pipeline.index.tables import table_of
 from pipeline.items.item import Failure
 from pipeline.ledger import ledger
 from pipeline.ledger.plan import Plan, Todo

@@ -12,7 +12,7 @@ from pipeline.index.snapshot import Index
 from pipeline.index.staging import read_item, staged_path
 from pipeline.items.evidence import Questions
 from pipeline.items.item import Item, cut_into_items
-from pipeline.items.stored_clips import again_items, answer_items
+from pipeline.items.stored_clips import again_items, answer_items, check_stored
 from pipeline.ledger.plan import Todo
 from pipeline.ledger.prepare import Prepared
 from pipeline.ledger.video_work import VideoWork
@@ -102,7 +102,9 @@ class Cutter:
                 clips, segments = (self._index.read(table, filter=wanted) for table in ("clips", "segments"))
                 for v in group:
                     of_video = pc.field("video_id") == v.source.video_id
-                    yield v, clips.filter(of_video), segments.filter(of_video)
+                    rows = clips.filter(of_video), segments.filter(of_video)
+                    check_stored(self._index.url, v.source.video_id, *rows)
+                    yield v, *rows
                 group, n_clips = [], 0
             if video is not None:
                 group.append(video)

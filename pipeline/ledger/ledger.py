@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.archive.labels import path_in_root
 from pipeline.errors import NoFrames
-from pipeline.index.schemas import errors_schema, videos_schema
+from pipeline.index.tables import ERRORS, VIDEOS
 from pipeline.items.item import Failure, Item, Probed, Receipt
 from pipeline.ledger.plan import MAX_ATTEMPTS, Todo
 from pipeline.types import Probe, Status, Target
@@ -155,11 +155,11 @@ def error_record(listed: Record, failure: Failure, clip_index: int | None, attem
 
 
 def videos_table(records: Sequence[Record]) -> pa.Table:
-    return pa.Table.from_pylist(list(records), schema=videos_schema())
+    return pa.Table.from_pylist(list(records), schema=VIDEOS.schema())
 
 
 def errors_table(records: Sequence[Record]) -> pa.Table:
-    return pa.Table.from_pylist(list(records), schema=errors_schema())
+    return pa.Table.from_pylist(list(records), schema=ERRORS.schema())
 
 
 def _record_again(outcome: Outcome, run_id: str) -> Record:

@@ -8,15 +8,15 @@ import pyarrow.compute as pc
 
 from pipeline.archive.recorded import refuse_strangers
 from pipeline.index.runs import last_config, recorded_roots
-from pipeline.index.schemas import videos_schema
 from pipeline.index.snapshot import Index
+from pipeline.index.tables import VIDEOS
 from pipeline.index.where import Where
 from pipeline.ledger.prepare import Prepared, prepare
 
 
 def to_retry(index: Index, where: str | None) -> pa.Table:
     """Rows of `videos` that failed, were quarantined or are partial, and for which `where` is true."""
-    condition = None if where is None else Where(where, videos_schema())
+    condition = None if where is None else Where(where, VIDEOS.schema())
     videos = index.read("videos", filter=pc.field("status").isin(["failed", "quarantined", "partial"]))
     return videos if condition is None else videos.filter(pa.array(condition.keep(videos)))
 

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from pipeline.archive.labels import link_to, path_in_root
 from pipeline.config import Thresholds
 from pipeline.errors import UsageError
-from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Index, Snapshot
+from pipeline.index.tables import table_schema
 from pipeline.index.thresholds import read_thresholds
 from pipeline.index.where import Where
 from pipeline.items.evidence import FloatArray

@@ -179,7 +179,7 @@ ATTACKS: dict[str, Attack] = {
     "a configuration that is none": rows_that("runs", _set("config", "\x1b]0;x\x07")),
     "a video elsewhere": video_at("file://BAIT/video.mp4"),
     "a video and a root elsewhere": video_at("file://BAIT/video.mp4", "file://BAIT"),
-    "a video above its root": video_at("s3://test-bucket/old-archive/../../other/x.mp4"),
+    "a video elsewhere, above its root": video_at("s3://test-bucket/old-archive/../../other/x.mp4"),
     "a video of another bucket": video_at("s3://other-bucket/x.mp4", "s3://other-bucket"),
     "/etc/passwd": video_at("file:///etc/passwd", "file:///etc"),
 }

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.index.schemas import TABLES
+from pipeline.index.tables import TABLES
 from tests.jobs.conftest import QUESTION, index_job, job
 from tests.jobs.tables import records
 from tests.videos import OPEN, VIDEOS, needs_videos

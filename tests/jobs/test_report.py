@@ -18,9 +18,9 @@ from PIL import Image
 import jobs.report
 from pipeline.index.commits import commit
 from pipeline.index.runs import record_run
-from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import Rows, encode_item, stage
+from pipeline.index.tables import table_schema
 from tests.pipeline.archive_rows import DIM, ENCODER, error_rows, item_rows, video_rows
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(

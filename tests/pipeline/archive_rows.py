@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from pipeline.index.schemas import table_schema
 from pipeline.index.snapshot import Encoder
 from pipeline.index.staging import Rows
+from pipeline.index.tables import table_schema
 from pipeline.types import clip_id_of, segment_id_of, video_id_of
 
 DIM = 7

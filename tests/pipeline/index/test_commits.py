@@ -26,10 +26,9 @@ from pipeline.index.compaction import compact
 from pipeline.index.drops import drop_everywhere
 from pipeline.index.purge import purge
 from pipeline.index.runs import record_run
-from pipeline.index.schemas import COMMITTED_TABLES, TABLES, table_schema
 from pipeline.index.snapshot import Encoder, Index
 from pipeline.index.staging import decode_item, encode_item, stage, staged_keys, staged_meta
-from pipeline.index.table_files import ROW_ORDER
+from pipeline.index.tables import COMMITTED_TABLES, TABLES, table_schema
 from pipeline.index.verify import verify
 from pipeline.storage.places import open_storage
 from tests.pipeline.archive_rows import DIM, ENCODER, error_rows, id_of, item_rows, video_rows
@@ -68,7 +67,7 @@ def globbed(index: Index) -> Tables:
 
 
 def _order(table: str) -> list[tuple[str, str]]:
-    return [(column, "ascending") for column in ROW_ORDER[table]]
+    return [(column, "ascending") for column in TABLES[table].order]
 
 
 def publish(index: Index) -> None:

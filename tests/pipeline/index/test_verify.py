@@ -19,9 +19,9 @@ from pipeline.index import commits
 from pipeline.index.commits import commit
 from pipeline.index.lock import index_lock
 from pipeline.index.runs import record_run
-from pipeline.index.schemas import SCHEMA_VERSION
 from pipeline.index.snapshot import SNAPSHOT, Index
 from pipeline.index.staging import encode_item, stage
+from pipeline.index.tables import SCHEMA_VERSION
 from pipeline.index.verify import RULES, verify
 from tests.pipeline.archive_rows import DIM, ENCODER, error_rows, id_of, item_rows, uri_of, video_rows
 from tests.pipeline.decoding.tapped import Killed, killer, raise_killed, tapped
@@ -101,19 +101,20 @@ def wanting(stage_name: str) -> Callable[[list[Row]], None]:
 
 
 BREAKS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
-    "a video has one row": ("videos", twice),
+    "videos have one row for each video_id": ("videos", twice),
     "a uri has one row": ("videos", lambda rows: rows[0].update(uri=rows[1]["uri"])),
     "status is one of the six": ("videos", put(status="done")),
     "what is not indexed says why, what is indexed does not": ("videos", first_of("failed", error_class=None)),
     "the last run counted the videos that are there": ("runs", put(counts={"indexed": 4, "deleted": 1})),
-    "a clip has one row": ("clips", twice),
-    "a clip has one caption to a prompt": ("captions", twice),
-    "a segment has one row": ("segments", twice),
-    "a place in a clip has one frame": ("frames", twice),
-    "a clip or video has one answer to a question": ("answers", twice),
+    "clips have one row for each clip_id": ("clips", twice),
+    "captions have one row for each clip_id, prompt_id": ("captions", twice),
+    "segments have one row for each segment_id": ("segments", twice),
+    "frames have one row for each clip_id, frame_index": ("frames", twice),
+    "answers have one row for each video_id, clip_id, scope, question_id": ("answers", twice),
+    "runs have one row for each run_id": ("runs", twice),
     "rows belong to a listed video": ("answers", put(video_id="nobody")),
     "rows are of the version the ledger names": ("captions", put(video_version="0")),
-    "captions, segments, frames and answers belong to a clip": ("clips", without_first),
+    "rows of clips belong to a clip": ("clips", without_first),
     "an indexed video has all its clips, others no more than planned": ("videos", first_of("indexed", n_clips=3)),
     "clip_index counts within n_clips, and clip_id follows it": ("clips", put(clip_index=1)),
     "every clip of an indexed video has the captions its fingerprints name": ("captions", without_first),

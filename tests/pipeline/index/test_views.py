@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.index.commits import commit
-from pipeline.index.schemas import TABLES, table_schema
 from pipeline.index.snapshot import Index
 from pipeline.index.staging import encode_item, stage
+from pipeline.index.tables import TABLES, table_schema
 from pipeline.index.views import VIEWS, publish_views
 from pipeline.ledger.ledger import changed_status
 from pipeline.reading.changes import changes_since

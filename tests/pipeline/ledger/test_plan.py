@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.archive.listing import SCHEMA
 from pipeline.config import Recipe
-from pipeline.index.schemas import videos_schema
+from pipeline.index.tables import VIDEOS
 from pipeline.ledger.plan import Plan, known_videos, plan_run
 from pipeline.types import EMBED, SAMPLE, Target
 
@@ -52,7 +52,7 @@ def ledger(*rows: dict[str, object]) -> pa.Table:
     for row in rows:
         fingerprints = [{"stage": s, "fingerprint": f} for s, f in dict(row.pop("had", ALL)).items()]  # type: ignore[call-overload]  # rows are dicts of anything
         records.append({**base, "version": "1", "status": "indexed", "fingerprints": fingerprints, **row})
-    return known_videos(pa.Table.from_pylist(records, schema=videos_schema()).to_batches())
+    return known_videos(pa.Table.from_pylist(records, schema=VIDEOS.schema()).to_batches())
 
 
 def plan(listed: pa.Table, known: pa.Table, redo: str | None = None, recipe: Recipe = RECIPE) -> Plan:

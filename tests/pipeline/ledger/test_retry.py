@@ -12,8 +12,8 @@ from pipeline.config import IndexConfig
 from pipeline.errors import UsageError
 from pipeline.index.commits import commit
 from pipeline.index.runs import last_config, record_run
-from pipeline.index.schemas import runs_schema, videos_schema
 from pipeline.index.snapshot import Index
+from pipeline.index.tables import RUNS, VIDEOS
 from pipeline.ledger.plan import plan_run
 from pipeline.ledger.retry import to_retry
 from pipeline.types import STATUSES
@@ -32,13 +32,13 @@ def index(tmp_path: Path) -> Index:
         video_rows(number).to_pylist()[0] | {"status": status, "error_class": error_class, "n_clips": 0}
         for number, (status, error_class) in ENDED.items()
     ]
-    commit(made, videos=pa.Table.from_pylist(rows, schema=videos_schema()))
+    commit(made, videos=pa.Table.from_pylist(rows, schema=VIDEOS.schema()))
     return made
 
 
 def log_run(index: Index, run_id: str, command: str, config: str) -> None:
     at = datetime.now(UTC)
-    row = dict.fromkeys(runs_schema().names) | {"run_id": run_id, "command": command, "config": config}
+    row = dict.fromkeys(RUNS.schema().names) | {"run_id": run_id, "command": command, "config": config}
     row |= {"started_at": at, "finished_at": at, "listed": 0, "ignored": 0, "outcome": "ok", "exit_code": 0}
     row |= {"counts": dict.fromkeys(STATUSES, 0), "stages": [], "versions": []}
     record_run(index, row)
