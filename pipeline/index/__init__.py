@@ -1,1 +1,1 @@
-"""The tables: schemas, snapshot, commits, audit. The only code that writes them."""
+"""The tables: what they are, snapshot, commits, audit. The only code that writes them."""

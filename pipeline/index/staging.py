@@ -24,7 +24,7 @@ Rows = dict[str, pa.Table]
 
 
 def encode_item(rows: Rows, meta: dict[str, Any] | None = None) -> bytes:
-    """One staged file. `rows` carry the schemas of schemas.py; `meta` is JSON for whoever reads the file."""
+    """One staged file. `rows` carry the schemas of tables.py; `meta` is JSON for whoever reads the file."""
     columns = {table: _nest(table_rows) for table, table_rows in rows.items()}
     item = pa.table(columns).replace_schema_metadata({"meta": json.dumps(meta or {})})
     buffer = io.BytesIO()
