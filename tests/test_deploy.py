@@ -181,11 +181,11 @@ def _check_rayjob(spec: dict[str, Any]) -> None:
     budget = re.search(r"--budget (\d+)h", spec["entrypoint"])
     assert budget is not None
     assert int(budget[1]) * 3600 < spec["activeDeadlineSeconds"]
-    from jobs.index import _parser  # the command itself: a mistyped flag would be found at night
+    from jobs.index import parser  # the command itself: a mistyped flag would be found at night
 
     words = spec["entrypoint"].split()
     assert words[:3] == ["python", "-m", "jobs.index"]
-    _parser().parse_args(words[3:])
+    parser().parse_args(words[3:])
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
     assert groups.keys() == {"decode", "describe"}
     for group in groups.values():
