@@ -4,9 +4,13 @@ Legend: n frames of c positions each, S frames inside significant segments, m vi
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
+from math import floor
 
 import torch
 from torch import Tensor
+
+from adatp.schedule import rational
 
 
 def debiased_ratios(
@@ -38,12 +42,12 @@ def debiased_ratios(
 def quotas(lengths: Sequence[int], ratios: Sequence[float], c: int) -> list[int]:
     """Tokens each segment may keep: its ratio of its length * c, rounded by largest remainder so that nothing is lost.
 
-    The sum is the rounded sum of the exact values, hence exactly the layer's budget. Ties go to the earlier segment.
-    A quota of 0 is allowed: a segment nobody attends to may vanish.
+    The sum is the rounded sum of the exact values (a half up), hence exactly the layer's budget. Ties go to the earlier
+    segment. A quota of 0 is allowed: a segment nobody attends to may vanish.
     """
-    exact = [max(0.0, ratio * length * c) for length, ratio in zip(lengths, ratios, strict=True)]
-    whole = [int(x) for x in exact]
-    missing = round(sum(exact)) - sum(whole)
+    exact = [max(Fraction(0), rational(ratio) * length * c) for length, ratio in zip(lengths, ratios, strict=True)]
+    whole = [floor(x) for x in exact]
+    missing = floor(sum(exact, Fraction(1, 2))) - sum(whole)
     by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
     for i in by_remainder[:missing]:
         whole[i] += 1

@@ -4,6 +4,9 @@ Layers are 0-based. Layers before `start` see all V0 visual tokens; entering `st
 entering `end` it is p * 12%, linear in between and constant after. Every budget is a count of the *original* tokens.
 """
 
+from fractions import Fraction
+from math import floor
+
 FIRST_SHARE = 0.40  # of V0 at p = 1, entering `start`
 LAST_SHARE = 0.12  # of V0 at p = 1, entering `end` and after
 DEFAULT_START = 2
@@ -29,11 +32,19 @@ def share(layer: int, start: int, end: int) -> float:
     return FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
 
 
+def rational(x: float) -> Fraction:
+    """The fraction that a computed ratio stands for: halves and ties are then decided in integers, not by its noise."""
+    return Fraction(x).limit_denominator(10**9)
+
+
 def budgets(n_visual: int, n_layers: int, p: float, start: int, end: int) -> tuple[int, ...]:
-    """Visual tokens allowed to enter each of the `n_layers` layers; never more than the `n_visual` there are."""
+    """Visual tokens allowed to enter each of the `n_layers` layers; never more than the `n_visual` there are.
+
+    Rounded to the nearest, an exact half up.
+    """
+    exact = [n_visual * rational(p) * rational(share(layer, start, end)) for layer in range(n_layers)]
     return tuple(
-        n_visual if layer < start else min(n_visual, round(n_visual * p * share(layer, start, end)))
-        for layer in range(n_layers)
+        n_visual if layer < start else min(n_visual, floor(x + Fraction(1, 2))) for layer, x in enumerate(exact)
     )
 
 
