@@ -29,7 +29,7 @@ def plot_verdict(folder: Path, answers: Sequence[Answer], verdict: Verdict) -> l
     """Accuracy against FLOPs, accuracy per type, evidence that reaches each layer: three PNG files."""
     n = len({a.item_id for a in answers})
     return [
-        _accuracy_against_flops(folder / "accuracy_flops.png", verdict, n),
+        _accuracy_against_flops(folder / "accuracy_flops.png", verdict),
         _accuracy_per_type(folder / "accuracy_types.png", verdict, n),
         _evidence_per_layer(folder / "evidence_layers.png", answers, n),
     ]
@@ -51,7 +51,7 @@ def _accuracy_axis() -> None:
     plt.ylabel(f"right answers, % (axis begins at {LOWEST})")
 
 
-def _accuracy_against_flops(path: Path, verdict: Verdict, n: int) -> Path:
+def _accuracy_against_flops(path: Path, verdict: Verdict) -> Path:
     plt.figure(figsize=(7, 4.6))
     name = "macro" if verdict.gated else "all"
     scores = [s for s in verdict.scores if s.type == name and s.method not in AUDITS]
@@ -66,7 +66,9 @@ def _accuracy_against_flops(path: Path, verdict: Verdict, n: int) -> Path:
     plt.xlim(0, 105)
     plt.xlabel("FLOPs of the LLM's prefill, % of no pruning (axis begins at 0)")
     types = f"{len(verdict.gated)} types of question that no pruning answers" if verdict.gated else "all types"
-    plt.title(f"What is answered at which cost: {n} items, mean over {types};\nbars: 95% interval", fontsize=9)
+    plt.title(
+        f"What is answered at which cost: {scores[0].n} items, mean over {types};\nbars: 95% interval", fontsize=9
+    )
     plt.legend(fontsize=7, ncol=2, loc="lower right", bbox_to_anchor=(1, 0.08))
     return _close(path)
 
