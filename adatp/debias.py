@@ -54,8 +54,10 @@ def quotas(lengths: Sequence[int], ratios: Sequence[float], c: int) -> list[int]
     return whole
 
 
-def top_of_each_segment(scores: Tensor, segment: Tensor, quota: Tensor) -> Tensor:
-    """Indices of the quota[g] best scored tokens of every segment g, segment by segment, best first.
+def top_of_each_segment(scores: Tensor, segment: Tensor, quota: Tensor) -> tuple[Tensor, Tensor]:
+    """All tokens segment by segment, best first, (m,); and which of them are among their segment's best quota[g].
+
+    Nothing here waits for the device: how many are chosen stays there.
 
     Args:
         scores: attention scores, (m,). Equal scores: the lower index is better.
@@ -65,24 +67,23 @@ def top_of_each_segment(scores: Tensor, segment: Tensor, quota: Tensor) -> Tenso
     by_score = torch.sort(scores, descending=True, stable=True).indices  # (m,)
     walk = by_score[torch.sort(segment[by_score], stable=True).indices]  # (m,) segments in order, best first
     segment_walked = segment[walk]
-    size = torch.bincount(segment, minlength=len(quota))  # (G,)
+    size = torch.zeros_like(quota).scatter_add_(0, segment, torch.ones_like(segment))  # (G,)
     first = size.cumsum(0) - size  # (G,) where each segment's walk begins
     rank = torch.arange(len(walk), device=walk.device) - first[segment_walked]
-    return walk[rank < quota[segment_walked]]
+    return walk, rank < quota[segment_walked]
 
 
-def first_at_each_position(walk: Tensor, segment: Tensor, position: Tensor) -> Tensor:
-    """Algorithm 1: of the tokens in `walk` (best first) those that are the first of their segment at their position.
+def first_at_each_position(
+    walk: Tensor, chosen: Tensor, segment: Tensor, position: Tensor, n_segments: int, n_positions: int
+) -> Tensor:
+    """Algorithm 1: of the tokens chosen in `walk` those that are the first of their segment at their position, (m,).
 
     Args:
-        walk: token indices in the order of Algorithm 1, (k,).
+        walk, chosen: as `top_of_each_segment` gives them, (m,).
         segment, position: segment and index inside the frame of every token, (m,).
     """
-    if len(walk) == 0:
-        return walk
-    n_positions = int(position.max()) + 1
-    place = segment[walk] * n_positions + position[walk]  # (k,) one number per (segment, position)
-    turn = torch.arange(len(walk), device=walk.device)
-    earliest = torch.full((int(place.max()) + 1,), len(walk), device=walk.device)
-    earliest.scatter_reduce_(0, place, turn, "amin")
-    return walk[earliest[place] == turn]
+    place = segment[walk] * n_positions + position[walk]  # (m,) one number per (segment, position)
+    order = torch.arange(len(walk), device=walk.device)
+    earliest = torch.full((n_segments * n_positions,), len(walk), device=walk.device)
+    earliest.scatter_reduce_(0, place, torch.where(chosen, order, len(walk)), "amin")
+    return chosen & (earliest[place] == order)

@@ -53,7 +53,19 @@ def _continue(model: VideoLLM, clip: Prefilled, answers: list[list[int]]) -> lis
         query, key, value = project(layer, hidden, rope(decoder, hidden, positions[None]))
         keys, values = torch.cat([clip.keys[index], key]), torch.cat([clip.values[index], value])  # (L + sum T, K, D)
         mask = torch.cat([own.new_ones(len(tokens), len(clip.keys[index])), own], 1)
-        q, k, v = (x.transpose(0, 1)[None] for x in (query, keys, values))
-        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        hidden = add_mlp(layer, add_attention(layer, hidden, attended[0].transpose(0, 1)))
+        hidden = add_mlp(layer, add_attention(layer, hidden, _grouped(query, keys, values, mask)))
     return list(model.hf.lm_head(decoder.norm(hidden)).split(lengths))
+
+
+def _grouped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of T rows, (T, H, D), to all (L + T, K, D) under `mask` (T, L + T): (T, H, D).
+
+    The queries that share a key head are its rows, so that no kernel has to copy keys or hold a map of all heads.
+    """
+    n_rows, n_heads, head_dim = query.shape
+    n_key_heads = keys.shape[1]
+    group = n_heads // n_key_heads
+    rows = query.view(n_rows, n_key_heads, group, head_dim).permute(1, 2, 0, 3).flatten(1, 2)  # (K, G * T, D)
+    k, v = (x.transpose(0, 1)[None] for x in (keys, values))
+    attended = scaled_dot_product_attention(rows[None], k, v, attn_mask=mask.repeat(group, 1))[0]
+    return attended.view(n_key_heads, group, n_rows, head_dim).permute(2, 0, 1, 3).flatten(1, 2)

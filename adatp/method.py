@@ -102,7 +102,9 @@ class Selection:
     def __call__(self, origin: Tensor, scores: Tensor) -> Tensor:
         """Indices to keep, ascending. origin: (m,) of the tokens alive. scores: (m,)."""
         segment = self.segment[origin // self.tokens_per_frame]
-        walk = top_of_each_segment(scores, segment, self.quota)
+        walk, chosen = top_of_each_segment(scores, segment, self.quota)
         if self.local_debias:
-            walk = first_at_each_position(walk, segment, origin % self.tokens_per_frame)
-        return walk.sort().values
+            c = self.tokens_per_frame
+            chosen = first_at_each_position(walk, chosen, segment, origin % c, len(self.quota), c)
+        keep = torch.zeros_like(chosen).scatter_(0, walk, chosen)
+        return keep.nonzero().flatten()  # the one wait for the device: how many are left

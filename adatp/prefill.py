@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adatp.decoder import Rope, add_attention, add_mlp, attend, project, rope
+from adatp.decoder import Packed, Rope, add_attention, add_mlp, attend, project, rope
 from adatp.layout import Layout
 from adatp.model import VideoLLM
 from adatp.plan import Clip, Cut, Plan
@@ -103,9 +103,12 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
         sequence.embeddings = hidden.new_empty(0)  # `hidden` holds them now
     rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences], 1))
     done = [Prefilled(hidden.new_empty(0), len(s.others)) for s in sequences]
+    packed = Packed.of([len(s) for s in sequences], hidden.device)
     for index, layer in enumerate(decoder.layers):
         hidden, rotation = _cut_all(decoder, index, layer, sequences, hidden, rotation)
-        hidden = _attention(layer, index, sequences, done, hidden, rotation)
+        if sum(packed.lengths) != len(hidden):
+            packed = Packed.of([len(s) for s in sequences], hidden.device)
+        hidden = _attention(layer, index, sequences, done, hidden, rotation, packed)
         hidden = add_mlp(layer, hidden)
         if index < model.family.deepstack_layers:
             _add_deepstack(index, sequences, hidden)
@@ -117,12 +120,17 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
 
 
 def _attention(
-    layer: Any, index: int, sequences: list[Sequence], done: list[Prefilled], hidden: Tensor, rotation: Rope
+    layer: Any,
+    index: int,
+    sequences: list[Sequence],
+    done: list[Prefilled],
+    hidden: Tensor,
+    rotation: Rope,
+    packed: Packed,
 ) -> Tensor:
     """A layer's first half; keeps each clip's KV and scores the next cut. Its tensors end before the MLP begins."""
-    lengths = [len(s) for s in sequences]
     query, key, value = project(layer, hidden, rotation)
-    parts = zip(*(torch.split(x, lengths) for x in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(x, packed.lengths) for x in (query, key, value)), strict=True)
     for sequence, result, (q, k, v) in zip(sequences, done, parts, strict=True):
         if (cut := _cut_at(sequence.plan, index + 1)) and cut.scored_by == "previous":
             sequence.scores = _score(sequence, cut, q, k, layer)
@@ -130,7 +138,7 @@ def _attention(
         result.values.append(v)
         result.origins.append(sequence.origin)
         result.next_positions.append(sequence.next_position)
-    return add_attention(layer, hidden, attend(query, key, value, lengths))
+    return add_attention(layer, hidden, attend(query, key, value, packed))
 
 
 def _add_deepstack(index: int, sequences: list[Sequence], hidden: Tensor) -> None:

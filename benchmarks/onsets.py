@@ -71,7 +71,8 @@ class QuotaCuts:
             of = segment[origin // c]
             alive = torch.bincount(of, minlength=int(segment.max()) + 1).tolist()
             quota = quotas(alive, [budget / len(origin)] * len(alive), 1)
-            return top_of_each_segment(scores, of, torch.tensor(quota)).sort().values
+            walk, chosen = top_of_each_segment(scores, of, torch.tensor(quota))
+            return walk[chosen].sort().values
 
         cuts = tuple(Cut(cut.layer, partial(select, counts[cut.layer]), rows="text") for cut in plan.cuts)
         return replace(plan, cuts=cuts)

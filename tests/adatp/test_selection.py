@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 import adatp
 from adatp.debias import debiased_ratios, first_at_each_position, quotas, top_of_each_segment
@@ -17,6 +18,7 @@ from adatp.fastv import fastv_keep
 from adatp.method import Selection
 from adatp.pyramiddrop import pyramiddrop_keep
 from adatp.schedule import budgets, default_end, mean_share
+from adatp.scores import attention_received
 from adatp.segments import segment_of_frame
 from adatp.vcast import vcast_counts, vcast_keep
 from adatp.vidcom2 import vidcom2_keep
@@ -42,10 +44,23 @@ def test_algorithm_1_equals_its_transcription(
     """Scores from a handful of values, so that ties abound."""
     segment, position, score = (list(column) for column in zip(*tokens, strict=True))
     segments, positions = torch.tensor(segment), torch.tensor(position)
-    walk = top_of_each_segment(torch.tensor(score).float(), segments, torch.tensor(quota))
+    walk, chosen = top_of_each_segment(torch.tensor(score).float(), segments, torch.tensor(quota))
     if local:
-        walk = first_at_each_position(walk, segments, positions)
-    assert walk.sort().values.tolist() == slow.algorithm_1(score, segment, position, quota, local)
+        chosen = first_at_each_position(walk, chosen, segments, positions, len(quota), 5)
+    assert walk[chosen].sort().values.tolist() == slow.algorithm_1(score, segment, position, quota, local)
+
+
+def test_scoring_and_selection_wait_for_no_device() -> None:
+    """Fake tensors have no values: whatever had to read one would raise. Only counting what is left has to."""
+    with FakeTensorMode():
+        score, segment, position = torch.rand(40), torch.zeros(40, dtype=torch.long), torch.zeros(40, dtype=torch.long)
+        quota = torch.full((3,), 4)
+        walk, chosen = top_of_each_segment(score, segment, quota)
+        assert first_at_each_position(walk, chosen, segment, position, 3, 9).shape == (40,)
+        assert attention_received(torch.rand(5, 4, 8), torch.rand(60, 2, 8), torch.arange(3, 43), 0.3).shape == (40,)
+        assert fastv_keep(score, 7).shape == (7,)
+        with pytest.raises(DynamicOutputShapeException):
+            Selection(segment[:5], quota, 8, local_debias=True)(torch.arange(40), score)
 
 
 @settings(max_examples=100, deadline=None)
