@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         help="builtin, a local path or a hub id (default: builtin for planted, else OneVision-0.5B, or the preset's)",
     )
-    parser.add_argument("--encoder", help="builtin, a local path or a hub id (default: the model's own)")
+    parser.add_argument(
+        "--encoder", help="builtin, a local path or a hub id (default: builtin's own, else the paper's)"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("build/evaluate"), help="folder for Parquet, JSON and plots"
     )

@@ -20,6 +20,7 @@ from adatp import Result
 from pipeline.config import DEFAULT_MODEL
 from pipeline.decoding.decoder import Decoder
 from pipeline.errors import UsageError, VideoError
+from pipeline.lmms.tasks import SUFFIX
 from pipeline.models.checkpoints import resolve_model
 from pipeline.public_benchmarks.asker import Ask, Asker, ModelChoice, Seen
 from pipeline.public_benchmarks.benchmark import stem_of
@@ -83,6 +84,7 @@ class AdaTP(lmms):  # type: ignore[misc]  # lmms-eval ships no types
         is_grid = is_llava_video(read_config(resolve_model(name, "model").path))
         self._sampling = sampling_of(int(frames or frames_of(is_grid)), is_grid)
         self._asker = Asker(ModelChoice(name, encoder, device))
+        self._asker.check([self._setting])
         self._log = Path(log) if log else None
         self.failed: dict[str, str] = {}
         """Videos that could not be read, with the reason."""
@@ -118,16 +120,16 @@ class AdaTP(lmms):  # type: ignore[misc]  # lmms-eval ships no types
         doc = self.task_dict[task][split][doc_id]
         visuals = doc_to_visual(doc)
         path = visuals[0] if len(visuals) == 1 and isinstance(visuals[0], str) else ""
-        stem = stem_of(str(doc["question"]).strip()) if "question" in doc else prompt
+        stem, key = stem_of(str(doc["question"])) if "question" in doc else prompt, task.removesuffix(SUFFIX)
         length = int(arguments.get("max_new_tokens", MAX_NEW_TOKENS))
-        return Asked(place, path, Ask(f"{task}/{doc_id}", prompt, stem, None, length), task, doc_id)
+        return Asked(place, path, Ask(f"{key}/{doc_id}", prompt, stem, None, length), task, doc_id)
 
     def _answers(
         self, decoder: Decoder, path: str, group: Sequence[Asked]
     ) -> Iterator[tuple[Asked, Result | None, str]]:
         """Each request of one video with its result, or with why there is none."""
         try:
-            seen = self._asker.see(self._frames(decoder, path))
+            seen = self._asker.see(self._frames(decoder, path), [self._setting])
         except VideoError as error:
             self.failed[path] = f"{type(error).__name__}: {error}"
             for one in group:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 import adatp
 from adatp.methods import METHODS
-from pipeline.config import DEFAULT_ENCODER, Thresholds
+from pipeline.config import Thresholds
 from pipeline.decoding.resize import Normalisation
 from pipeline.errors import UsageError
-from pipeline.models.checkpoints import resolve_model, resolve_thresholds
+from pipeline.models.checkpoints import fetch, resolve_model, resolve_thresholds
 from pipeline.models.encoder import Encoder
+from pipeline.models.memory import halving
 from pipeline.models.pixels import normalise
 from pipeline.public_benchmarks.settings import Setting
 from pipeline.types import ClipFrames, Frames, ResizeRecipe
@@ -27,6 +28,9 @@ from pipeline.types import ClipFrames, Frames, ResizeRecipe
 How = Literal["generate", "letters", "options"]
 """How the model answers: greedy text after the harness's prompt; the likeliest option letter after that prompt; or,
 asked the bare question, the likeliest option text."""
+
+PAPER_ENCODER = "google/siglip-so400m-patch14-384"
+"""The paper's, whatever an index is made with: numbers are to stand beside the paper's."""
 
 HOWS: tuple[How, ...] = ("generate", "letters", "options")
 
@@ -36,7 +40,7 @@ class ModelChoice:
     """Which models, and where they run. Plain text, so that it crosses to a worker."""
 
     model: str
-    encoder: str | None = None  # None: the model's own
+    encoder: str | None = None  # None: the paper's, or builtin's own
     device: str = "auto"
     thresholds: Thresholds | None = None  # None: the encoder's own
 
@@ -44,7 +48,7 @@ class ModelChoice:
     def encoder_name(self) -> str:
         if self.encoder is not None:
             return self.encoder
-        return "builtin" if self.model == "builtin" else DEFAULT_ENCODER
+        return "builtin" if self.model == "builtin" else PAPER_ENCODER
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Asker:
         device = ("cuda" if torch.cuda.is_available() else "cpu") if choice.device == "auto" else choice.device
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
         model, encoder = resolve_model(choice.model, "model"), resolve_model(choice.encoder_name, "encoder")
+        fetch(model)
+        fetch(encoder)
         try:
             self._model = adatp.load(model.path, device=device, dtype=dtype)
             self._encoder = Encoder(encoder.path, device, dtype)
@@ -92,10 +98,21 @@ class Asker:
         same = self.encoder_resize == self.model_resize
         return self.model_resize, None if same else self.encoder_resize
 
-    def see(self, clip: ClipFrames) -> Seen:
-        """Encode a video's frames, once for all questions and settings."""
+    def check(self, settings: Sequence[Setting]) -> None:
+        """Raises UsageError when the model cannot run one of them."""
+        if not self._model.family.can_rank and any(isinstance(s.method, adatp.VisionZip) for s in settings):
+            raise UsageError(f"visionzip ranks by a SigLIP tower's attention, which {self._model.family.name} has not")
+
+    def see(self, clip: ClipFrames, settings: Sequence[Setting]) -> Seen:
+        """Encode a video's frames, once for all questions and `settings`."""
         began = time.perf_counter()
-        visual = self._model.encode(_pixels(clip.frames, self._model_pixels))
+        pixels, n = _pixels(clip.frames, self._model_pixels), len(clip.pts_s)
+        visionzip = any(isinstance(setting.method, adatp.VisionZip) for setting in settings)
+
+        def encode(first: int, last: int) -> adatp.Visual:
+            return self._model.encode(pixels[first:last], clip.pts_s[first:last], visionzip=visionzip)
+
+        visual = halving(encode, adatp.Visual.cat, 0, n)
         frames = clip.frames if clip.encoder_frames is None else clip.encoder_frames
         features = self._encoder.images(_pixels(frames, self._encoder_pixels))  # (n, D)
         return Seen(visual, features, (time.perf_counter() - began) * 1000)

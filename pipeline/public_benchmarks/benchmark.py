@@ -5,7 +5,7 @@ tests compare them with lmms-eval's own functions, row by row.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -52,6 +52,11 @@ class Question:
     def video(self) -> str:
         """Names the video in tables and lists, and is the cluster of statistics: questions of a video hang together."""
         return self.videos[0] if self.videos else ""
+
+    @property
+    def key(self) -> str:
+        """Names the question in a run, and decides its random draws; lmms-eval's task and doc_id."""
+        return f"{self.task}/{self.row}"
 
     @property
     def letters(self) -> str:
@@ -109,16 +114,20 @@ class Benchmark:
 def stem_of(question: str) -> str:
     """The question's text without the lettered options that follow it."""
     lines = question.split("\n")
-    end = len(lines)
-    while end > 1 and (not lines[end - 1].strip() or _OPTION_LINE.match(lines[end - 1])):
-        end -= 1
-    return "\n".join(lines[:end])
+    return "\n".join(lines[: _end_of_stem(lines)]).strip()
 
 
 def option_lines(question: str) -> tuple[str, ...]:
     """The options that a question's text ends with, without letters."""
-    tail = question.split("\n")[len(stem_of(question).split("\n")) :]
-    return tuple(without_letter(line) for line in tail if line.strip())
+    lines = question.split("\n")
+    return tuple(without_letter(line) for line in lines[_end_of_stem(lines) :] if line.strip())
+
+
+def _end_of_stem(lines: Sequence[str]) -> int:
+    end = len(lines)
+    while end > 1 and (not lines[end - 1].strip() or _OPTION_LINE.match(lines[end - 1])):
+        end -= 1
+    return end
 
 
 def without_letter(option: str) -> str:

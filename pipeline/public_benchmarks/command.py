@@ -15,7 +15,13 @@ from pipeline.models.checkpoints import ModelFiles, resolve_model, resolve_thres
 from pipeline.public_benchmarks.asker import HOWS, How, ModelChoice
 from pipeline.public_benchmarks.benchmark import Benchmark, Harness
 from pipeline.public_benchmarks.cost import DISK_GB, cost_lines, expected_cost, hours, shapes_of
-from pipeline.public_benchmarks.frames import frames_of, is_llava_video, read_config, sampling_of
+from pipeline.public_benchmarks.frames import (
+    frames_of,
+    is_llava_video,
+    prompt_variant_of,
+    read_config,
+    sampling_of,
+)
 from pipeline.public_benchmarks.paper import AVERAGES, MODELS, TABLES, preset
 from pipeline.public_benchmarks.registry import BENCHMARKS
 from pipeline.public_benchmarks.results import write_results
@@ -108,7 +114,8 @@ def _prepare(
     choice = replace(choice, thresholds=resolve_thresholds(encoder, options.thresholds))
     config = read_config(model.path)
     is_grid = is_llava_video(config)
-    variant = options.variant or ("llava_vid" if is_grid and "llava_vid" in benchmark.variants else "default")
+    own = prompt_variant_of(config)
+    variant = options.variant or (own if own in benchmark.variants else "default")
     if variant not in ("default", *benchmark.variants):
         known = ", ".join(("default", *benchmark.variants))
         raise UsageError(f"--prompt-variant {variant}: {benchmark.name} has none of that name; expected {known}")

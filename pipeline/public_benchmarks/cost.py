@@ -38,16 +38,19 @@ class Shapes:
 
 
 def shapes_of(config: dict[str, object] | None, model: str, is_grid: bool) -> Shapes:
-    """From a checkpoint's config.json, or from its name where the checkpoint is not here yet."""
+    """From a checkpoint's config.json; from its name where that is not here, or is another family's."""
     llm = KNOWN_SHAPES["0.5b" if "0.5b" in model.lower() else "7b"]
     tower, grid = SO400M, 27
-    if config is not None:
-        text = config.get("text_config", config)
-        assert isinstance(text, dict)
-        llm = LLMShape.of(SimpleNamespace(**{"vocab_size": 0, "head_dim": None, **text}))
-        if isinstance(vision := config.get("vision_config"), dict) and "hidden_size" in vision:
+    try:
+        text = (config or {}).get("text_config", config)
+        if isinstance(text, dict) and "num_hidden_layers" in text:
+            llm = LLMShape.of(SimpleNamespace(**{"vocab_size": 0, "head_dim": None, **text}))
+        vision = (config or {}).get("vision_config")
+        if isinstance(vision, dict) and "num_hidden_layers" in vision:
             tower = TowerShape.of(SimpleNamespace(**vision), int(vision["num_hidden_layers"]))
             grid = int(vision["image_size"]) // int(vision["patch_size"])
+    except (AttributeError, KeyError, TypeError):  # an expectation must not keep a run from starting
+        tower, grid = SO400M, 27
     side = grid // 2 if is_grid else (grid + 1) // 2
     return Shapes(llm, tower, side * (side + is_grid))
 

@@ -15,6 +15,13 @@ def is_llava_video(config: dict[str, object] | None) -> bool:
     return config is not None and config.get("mm_newline_position") == "grid"
 
 
+def prompt_variant_of(config: dict[str, object] | None) -> str:
+    """lmms-eval's name for the way this kind of model is prompted."""
+    if is_llava_video(config):
+        return "llava_vid"
+    return "qwen3_vl" if config is not None and str(config.get("model_type")).startswith("qwen3_vl") else "default"
+
+
 def frames_of(is_grid: bool) -> int:
     """lmms-eval's defaults, which the paper used: 20 frames of 182 tokens for LLaVA-Video, else 32."""
     return 20 if is_grid else 32

@@ -101,7 +101,7 @@ def _original(place: int, row: Row, folder: str, stem: str) -> Question:
         videos=(f"{folder}/{video}",),
         part=part,
         prompt=f"{question}\n{listed}{TAIL}",
-        stem=question,
+        stem=stem_of(question),
         options=tuple(options),
         gold=gold,
         max_new_tokens=16,

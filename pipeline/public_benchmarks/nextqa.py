@@ -30,7 +30,7 @@ def load(folder: Path, variant: str) -> Loaded:
                 videos=(f"NExTVideo/{name}", f"NExTVideo/{video}.MP4"),
                 part=KINDS.get(str(row["type"])[:1], str(row["type"])),
                 prompt="\n".join([question.strip(), *listed]),
-                stem=stem_of(question.strip()),
+                stem=stem_of(question),
                 options=tuple(options),
                 gold=gold,
                 max_new_tokens=1024,

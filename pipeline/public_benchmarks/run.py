@@ -122,9 +122,9 @@ def _key(job: Job, fingerprint: str, path: Path, questions: Sequence[Question]) 
 def ask_of(question: Question, how: How) -> Ask:
     """The question as the model gets it."""
     if how == "options":
-        return Ask(question.item_id, question.stem, question.stem, question.options, 1)
+        return Ask(question.key, question.stem, question.stem, question.options, 1)
     return Ask(
-        question.item_id,
+        question.key,
         question.prompt,
         question.stem,
         None if how == "generate" else question.names,
@@ -188,7 +188,7 @@ def _graded(job: Job, question: Question, record: dict[str, object]) -> Iterable
     if failure := str(record["failure"]):
         return [_lost(job, question, setting, failure) for setting in job.settings]
     replies: list[dict[str, object]] = record["replies"]  # type: ignore[assignment]  # ANSWERED_SCHEMA says so
-    mine = {int(str(r["setting"])): r for r in replies if r["key"] == question.item_id}
+    mine = {int(str(r["setting"])): r for r in replies if r["key"] == question.key}
     return [_answer(job, question, setting, mine[place], record) for place, setting in enumerate(job.settings)]
 
 

@@ -105,6 +105,7 @@ class AskVideo:
 
     def __init__(self, choice: ModelChoice, settings: Sequence[Setting], begin: Begin) -> None:
         self._asker, self._settings, self._begin = Asker(choice), tuple(settings), begin
+        self._asker.check(self._settings)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         key, decoded = row["key"][0].as_py(), decoded_from_row(row)
@@ -127,7 +128,7 @@ class AskVideo:
         refusals = {ask.key: self._asker.refusal(ask) for ask in asks}
         plain = [ask for ask in asks if not refusals[ask.key]]
         try:
-            seen = self._asker.see(clip)
+            seen = self._asker.see(clip, self._settings)
             results = self._asker.answer(seen, plain, self._settings)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(str(error).splitlines()[0]) from error
