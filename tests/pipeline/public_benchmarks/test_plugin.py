@@ -75,7 +75,7 @@ def test_the_plugin_gives_the_answers_of_jobs_evaluate(method: str, tmp_path: Pa
     arguments = f"model={model},encoder=builtin,method={method},p=1,log={tmp_path / 'log' / 'items'}"
     run_lmms(
         python,
-        ["-c", QUICK, "eval", "--model", "adatp", "--model_args", arguments, "--tasks", every,
+        ["-c", QUICK, "--model", "adatp", "--model_args", arguments, "--tasks", every,
          "--include_path", str(tasks), "--device", "cpu", "--log_samples", "--output_path", str(tmp_path / "theirs")],
         tmp_path,
     )  # fmt: skip
