@@ -12,7 +12,7 @@ from pipeline.archive.listing import Listing, list_archive
 from pipeline.config import IndexConfig, Thresholds
 from pipeline.decoding.sampling import parse_sampling
 from pipeline.errors import UsageError
-from pipeline.index.snapshot import SNAPSHOT, Index
+from pipeline.index.snapshot import SNAPSHOT, Index, storage_trouble
 from pipeline.index.thresholds import read_thresholds
 from pipeline.models.checkpoints import (
     PAPER_THRESHOLDS,
@@ -69,8 +69,10 @@ def prepare(
 
 
 def _known(config: IndexConfig, encoder: ModelFiles, given: Path | None) -> Thresholds | None:
-    if given is None and open_storage(config.output).exists(SNAPSHOT):
-        stored = read_thresholds(Index.open(config.output), encoder.identity.id)
+    if given is None:
+        index = Index(open_storage(config.output))
+        with storage_trouble(index):
+            stored = read_thresholds(index, encoder.identity.id) if index.storage.exists(SNAPSHOT) else None
         if stored is not None:
             return stored
     return known_thresholds(encoder, given)
