@@ -21,8 +21,9 @@ from adatp.method import AdaTP
 from adatp.methods import resolve
 from adatp.model import VideoLLM
 from adatp.plan import Clip, Method
-from adatp.prefill import Prefilled, embed, prefill
+from adatp.prefill import Prefilled, embed
 from adatp.segments import segments_of_steps
+from adatp.shared import prefill_pack
 from adatp.visionzip import VisionZip
 from adatp.visual import Visual
 
@@ -122,6 +123,8 @@ class Result:
 
 
 _ON_A_CPU = 32
+_SHARING = 8
+"""Prompts on one clip that are prefilled together at most."""
 _ON_A_GPU = 256
 _SPARE_SHARE = 0.1
 """Of a GPU's memory stays free while further clips are taken up: a step and a prefill need room of their own."""
@@ -249,7 +252,8 @@ class Engine:
         while self._waiting and len(pack) < self._most - len(self._batch):
             pack.append(self._waiting.popleft())
             tokens += pack[-1].visual.tokens.shape[0] * pack[-1].visual.tokens.shape[1]
-            if tokens >= self._prefill_tokens:
+            shares = self._waiting and self._waiting[0].visual is pack[-1].visual  # and with it the first layers
+            if tokens >= self._prefill_tokens and not (shares and len(pack) < _SHARING):
                 break
         return pack
 
@@ -297,7 +301,7 @@ class Engine:
         begun, clips = time.perf_counter(), [clip_of(request, self.model) for request in pack]
         layouts = [layout_of(request, clip, self.model) for request, clip in zip(pack, clips, strict=True)]
         plans = [resolve(request.method).plan(clip) for request, clip in zip(pack, clips, strict=True)]
-        done = prefill(self.model, [embed(self.model, *each) for each in zip(layouts, clips, plans, strict=True)])
+        done = prefill_pack(self.model, [embed(self.model, *each) for each in zip(layouts, clips, plans, strict=True)])
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
         ms = (time.perf_counter() - begun) * 1000 / len(pack)

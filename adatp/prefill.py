@@ -94,17 +94,23 @@ def _deepstack_at(clip: Clip, deepstack: Tensor, origin: Tensor) -> Tensor:
     return deepstack.flatten(0, 1)[place.to(origin.device)[origin // c] * c + origin % c]
 
 
-@torch.inference_mode()
 def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
-    """Run the prompts through the decoder, dropping tokens where their plans say so."""
+    """Run prompts on different clips through the decoder, dropping tokens where their plans say so."""
+    done = [Prefilled(s.embeddings.new_empty(0), len(s.others)) for s in sequences]
+    run_layers(model, sequences, done, 0)
+    return done
+
+
+@torch.inference_mode()
+def run_layers(model: VideoLLM, sequences: list[Sequence], done: list[Prefilled], begin: int) -> None:
+    """The layers from `begin` on, and the logits after them; `embeddings` is what enters layer `begin`."""
     decoder = model.decoder
     hidden = torch.cat([s.embeddings for s in sequences])  # (R, d)
     for sequence in sequences:
         sequence.embeddings = hidden.new_empty(0)  # `hidden` holds them now
     rotation = rope(decoder, hidden, torch.cat([s.positions for s in sequences], 1))
-    done = [Prefilled(hidden.new_empty(0), len(s.others)) for s in sequences]
     packed = Packed.of([len(s) for s in sequences], hidden.device)
-    for index, layer in enumerate(decoder.layers):
+    for index, layer in enumerate(decoder.layers[begin:], begin):
         hidden, rotation = _cut_all(decoder, index, layer, sequences, hidden, rotation)
         if sum(packed.lengths) != len(hidden):
             packed = Packed.of([len(s) for s in sequences], hidden.device)
@@ -116,7 +122,6 @@ def prefill(model: VideoLLM, sequences: list[Sequence]) -> list[Prefilled]:
     logits = model.hf.lm_head(decoder.norm(hidden[last])).float()  # (clips, vocabulary)
     for result, row in zip(done, logits, strict=True):
         result.logits = row
-    return done
 
 
 def _attention(
@@ -132,13 +137,18 @@ def _attention(
     query, key, value = project(layer, hidden, rotation)
     parts = zip(*(torch.split(x, packed.lengths) for x in (query, key, value)), strict=True)
     for sequence, result, (q, k, v) in zip(sequences, done, parts, strict=True):
-        if (cut := _cut_at(sequence.plan, index + 1)) and cut.scored_by == "previous":
-            sequence.scores = _score(sequence, cut, q, k, layer)
-        result.keys.append(k)
-        result.values.append(v)
-        result.origins.append(sequence.origin)
-        result.next_positions.append(sequence.next_position)
+        if (cut := cut_at(sequence.plan, index + 1)) and cut.scored_by == "previous":
+            sequence.scores = score(sequence, cut, q, k, layer)
+        keep(result, sequence, k, v)
     return add_attention(layer, hidden, attend(query, key, value, packed))
+
+
+def keep(result: Prefilled, sequence: Sequence, key: Tensor, value: Tensor) -> None:
+    """What one layer leaves of a prompt."""
+    result.keys.append(key)
+    result.values.append(value)
+    result.origins.append(sequence.origin)
+    result.next_positions.append(sequence.next_position)
 
 
 def _add_deepstack(index: int, sequences: list[Sequence], hidden: Tensor) -> None:
@@ -152,11 +162,11 @@ def _add_deepstack(index: int, sequences: list[Sequence], hidden: Tensor) -> Non
     hidden.index_add_(0, torch.cat(rows), torch.cat(features).to(hidden.dtype))
 
 
-def _cut_at(plan: Plan, layer: int) -> Cut | None:
+def cut_at(plan: Plan, layer: int) -> Cut | None:
     return next((cut for cut in plan.cuts if cut.layer == layer), None)
 
 
-def _score(sequence: Sequence, cut: Cut, query: Tensor, key: Tensor, layer: Any) -> Tensor:
+def score(sequence: Sequence, cut: Cut, query: Tensor, key: Tensor, layer: Any) -> Tensor:
     n_rows = sequence.n_after if cut.rows == "text" else 1
     return attention_received(query[-n_rows:], key, sequence.visual, layer.self_attn.scaling)
 
@@ -169,11 +179,11 @@ def _cut_all(
     for sequence in sequences:
         length = len(sequence)
         rows = torch.arange(length, device=hidden.device)
-        if cut := _cut_at(sequence.plan, index):
+        if cut := cut_at(sequence.plan, index):
             if cut.scored_by == "next":
                 mine = slice(begin, begin + length)
                 query, key, _ = project(layer, hidden[mine], (rotation[0][mine], rotation[1][mine]))
-                sequence.scores = _score(sequence, cut, query, key, layer)
+                sequence.scores = score(sequence, cut, query, key, layer)
             rows = _cut_one(sequence, cut)
             dropped |= len(rows) < length
             renumbered |= cut.renumber and sequence.renumbers

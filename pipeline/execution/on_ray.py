@@ -85,7 +85,7 @@ DEFAULT_BATCH = 32
 
 
 class _Worker:
-    """An actor that holds one stage of a run."""
+    """An actor that holds one stage of a run. Two names, so that `top` and Ray's dashboard tell them apart."""
 
     def __init__(self, stage: Callable[[WorkerSetup], Any], setup: WorkerSetup) -> None:
         _send_rows_packed()
@@ -105,6 +105,14 @@ class _Worker:
 
     def describe(self, row: pa.Table, only: Sequence[int] | None, is_trial: bool) -> pa.Table:
         return self._stage.describe(row, only, is_trial)
+
+
+class _DecodeWorker(_Worker):
+    pass
+
+
+class _DescribeWorker(_Worker):
+    pass
 
 
 class _Actors:
@@ -141,7 +149,8 @@ class _Actors:
             "max_restarts": 0,  # a worker that died is replaced, once it is known what it had in hand
         }
         stage = self._stages.decode if of_decode else self._stages.describe
-        actor = ray.remote(_Worker).options(**options).remote(stage, self._setup)
+        kind = _DecodeWorker if of_decode else _DescribeWorker
+        actor = ray.remote(kind).options(**options).remote(stage, self._setup)
         self._actors.append(actor)
         worker = len(self._actors) - 1
         self._calls[actor.ready.remote()] = worker, None

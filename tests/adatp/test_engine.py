@@ -143,6 +143,35 @@ def test_whatever_comes_when_each_result_is_that_of_each_alone(
         assert result.visual_tokens_per_layer == alone[key].visual_tokens_per_layer
 
 
+@pytest.mark.parametrize("method", ["adatp", "none", "fastv", "pyramiddrop", "dycoke"])
+def test_prompts_on_one_clip_share_layers_and_nothing_else(
+    onevision: adatp.VideoLLM, pixels: Tensor, method: str
+) -> None:
+    """Three prompts on a clip, and one on another clip beside them, have the results of each alone; rows are saved."""
+    visual, other = onevision.encode(pixels), onevision.encode(pixels[3:10])
+    asked = [
+        replace(request(visual, prompt=prompt, relevance=relevance, method=method, max_new_tokens=12), key=f"{i}")
+        for i, (prompt, relevance) in enumerate(
+            [("red ?", RELEVANCE), ("Describe the video .", None), ("is it very blue ?", RELEVANCE[::-1])]
+        )
+    ]
+    asked.append(replace(request(other, segments=(2, 5), relevance=None, method=method, max_new_tokens=12), key="3"))
+    alone = {r.key: adatp.Engine(onevision).run([r])[r.key] for r in asked}
+    rows: list[int] = []
+    first_mlp = onevision.decoder.layers[0].mlp.register_forward_pre_hook(lambda _, x: rows.append(len(x[0])))
+    try:
+        together = adatp.Engine(onevision).run(asked)
+    finally:
+        first_mlp.remove()
+    for key, result in together.items():
+        assert (result.token_ids, result.visual_tokens_per_layer) == (
+            alone[key].token_ids,
+            alone[key].visual_tokens_per_layer,
+        ), key
+    n_visual = alone["0"].visual_tokens_per_layer[0]
+    assert max(rows) < 2 * n_visual, "the clip went through the first layer once"
+
+
 def test_a_finished_clips_place_is_given_to_the_next(onevision: adatp.VideoLLM, pixels: Tensor) -> None:
     visual = onevision.encode(pixels[:2])
     limits = [2, 9, 2, 2, 2, 2]
