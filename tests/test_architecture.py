@@ -69,17 +69,45 @@ def test_packages_do_not_know(package: str) -> None:
         assert not known, f"{path.relative_to(ROOT)} knows {known}"
 
 
-def test_no_import_cycles_between_files() -> None:
-    graph = {}
-    for package in ALLOWED:
-        for path in files(package):
-            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            tree = ast.parse(path.read_text())
-            graph[module] = {
-                node.module
-                for node in tree.body
-                if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
-            }
+FLOORS = [
+    *("errors", "types", "config", "decoding", "storage", "archive", "index", "models", "items", "reading"),
+    *("describing", "execution", "ledger", "asking", "planted", "evaluation", "exporting", "public_benchmarks"),
+    *("lmms", "run"),
+]
+"""The rooms of pipeline/ and the files beside them, each standing on those before it."""
+
+
+def modules_of(path: Path, anywhere: bool) -> set[str]:
+    """What a file imports by name: at its head alone, or `anywhere`, also inside functions."""
+    tree = ast.parse(path.read_text())
+    nodes = [node for node in (ast.walk(tree) if anywhere else tree.body) if isinstance(node, ast.ImportFrom)]
+    whole = {node.module for node in nodes if node.module and node.level == 0}
+    return whole | {
+        f"{node.module}.{alias.name}" for node in nodes for alias in node.names if node.module == "pipeline"
+    }
+
+
+def test_no_arrow_between_rooms_goes_up() -> None:
+    """Also inside functions: a room is read with those below it, and with no other."""
+    for path in files("pipeline"):
+        room = path.relative_to(ROOT / "pipeline").with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        for module in modules_of(path, anywhere=True):
+            package, *rest = module.split(".")
+            if package == "pipeline" and rest:
+                assert FLOORS.index(rest[0]) <= FLOORS.index(room), (
+                    f"{path.relative_to(ROOT)} imports {module}, above it"
+                )
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_no_import_cycles_between_files(anywhere: bool) -> None:
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): modules_of(path, anywhere)
+        for package in ALLOWED
+        for path in files(package)
+    }
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:

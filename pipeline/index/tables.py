@@ -315,7 +315,7 @@ RUNS = Table(
     made_by="run",
 )
 
-TABLES = {table.name: table for table in (VIDEOS, CLIPS, SEGMENTS, FRAMES, CAPTIONS, ANSWERS, ERRORS, RUNS)}
+TABLES = {table.name: table for table in (VIDEOS, CLIPS, CAPTIONS, SEGMENTS, FRAMES, ANSWERS, ERRORS, RUNS)}
 CONTENT_TABLES = tuple(name for name, table in TABLES.items() if table.is_content)
 COMMITTED_TABLES = tuple(name for name, table in TABLES.items() if table.made_by != "run")
 """`runs` is a log that each run appends to by itself, so that a run with nothing to do commits nothing."""

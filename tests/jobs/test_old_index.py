@@ -13,7 +13,7 @@ from pipeline.index.snapshot import Index
 from tests.fault_proxy import FaultProxy
 from tests.old_index import ARCHIVE, DATA, NEW_VIDEO, copy_of_old_index, upload
 from tests.pipeline.conftest import s3_proxy  # noqa: F401  # a fixture: the S3 server of the tests of pipeline
-from tests.pipeline.in_process import in_process
+from tests.pipeline.in_process import CountingExecutor
 
 QUESTION = "Which of these appears: ring, bar, circle or square?"
 
@@ -24,10 +24,9 @@ def old_index(s3_proxy: FaultProxy, tmp_path: Path) -> Path:  # noqa: F811  # th
     return copy_of_old_index(tmp_path)
 
 
-def index_again(output: Path) -> int:
-    return jobs.index.main(
-        [ARCHIVE, "--output", str(output), "--model", "builtin", "--question", QUESTION, "--num-cpus", "1"]
-    )
+def index_again(output: Path, executor: CountingExecutor) -> int:
+    flags = ["--output", str(output), "--model", "builtin", "--question", QUESTION]
+    return jobs.index.main([ARCHIVE, *flags], executor)
 
 
 def test_it_is_read_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,8 +40,8 @@ def test_it_is_read_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_of_it_is_made_again(old_index: Path) -> None:
-    with in_process() as counts:
-        assert index_again(old_index) == 0
+    counts = CountingExecutor()
+    assert index_again(old_index, counts) == 0
     assert not counts.did["decodes"]
     assert not counts.did["models"]
     assert jobs.verify.main(["--index", str(old_index)]) == 0
@@ -51,11 +50,11 @@ def test_nothing_of_it_is_made_again(old_index: Path) -> None:
 def test_a_new_video_joins_it_and_a_question_is_asked_of_all(old_index: Path) -> None:
     before = Index.open(str(old_index)).read("clips").sort_by("clip_id")
     upload(NEW_VIDEO)
-    with in_process() as counts:
-        assert index_again(old_index) == 0
-        assert len(counts.opened) == 1
-        asked = ["--question", "What is it?", "--abstain-below", "-1", "--num-cpus", "1"]
-        assert jobs.ask.main(["--index", str(old_index), *asked]) == 0
+    counts = CountingExecutor()
+    assert index_again(old_index, counts) == 0
+    assert len(counts.opened) == 1
+    asked = ["--question", "What is it?", "--abstain-below", "-1"]
+    assert jobs.ask.main(["--index", str(old_index), *asked], CountingExecutor()) == 0
     assert jobs.verify.main(["--index", str(old_index)]) == 0
     index = Index.open(str(old_index))
     clips, answers = index.read("clips").sort_by("clip_id"), index.read("answers")
