@@ -79,6 +79,7 @@ def test_qwen_indexes_an_archive(model: str, clips: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)  # a tower of true width, on a CPU
 def test_the_default_pair_at_true_width_and_two_layers(clips: Path, tmp_path: Path) -> None:
     write_llava(tmp_path / "model", DEFAULT_PAIR[0], n_layers=4, head_dim=None)
     write_encoder(tmp_path / "encoder", DEFAULT_PAIR[1], heads=None)
