@@ -19,6 +19,7 @@ from types import FrameType
 
 from jobs import cli
 from jobs.cli import BUILTIN_WARNING
+from jobs.shots import look as find_shots
 from pipeline.config import DEFAULT_CAPTION_PROMPT, DEFAULT_ENCODER, DEFAULT_MODEL, PRUNE_METHODS, IndexConfig
 from pipeline.errors import UsageError
 from pipeline.execution.executors import on_ray
@@ -47,14 +48,14 @@ def _index(args: argparse.Namespace, say: Say, executor: Executor, pace: Pace | 
         raise UsageError("--probe is given without --dry-run; a run reads headers anyway")
     _check_places(config)
     prepared = prepare(config, args.thresholds, say, args.dry_run)
-    if "builtin" in (config.model, config.encoder_name):
-        say(f"note: {BUILTIN_WARNING}")
     if args.dry_run:
         print(dry_run(prepared, args.probe))
         return 0
     stop_on_signals(say)
     report = run_index(prepared, executor, "index", say, pace=pace)
     say_end(report, say)
+    if args.shots:
+        find_shots(config.output, None, False, args.num_cpus, say)
     if "builtin" in (config.model, config.encoder_name):
         say(f"note: {BUILTIN_WARNING}")
     if args.json:

@@ -17,6 +17,7 @@ import av.logging
 import numpy as np
 
 from pipeline.decoding.ffmpeg.cut import cut
+from pipeline.decoding.ffmpeg.every_frame import find_shots
 from pipeline.decoding.ffmpeg.item import decode_item
 from pipeline.decoding.ffmpeg.pictures import Picture
 from pipeline.decoding.ffmpeg.probe import probe
@@ -93,6 +94,10 @@ def answer(shelf: Shelf, request: dict[str, Any], out: int) -> None:
 def serve(video: Video, request: dict[str, Any], out: int) -> None:
     if request["do"] == "probe":
         send(out, {"is": "probe", **asdict(probe(video, parse_sampling(request["sampling"], most=1_000_000)))})
+    elif request["do"] == "shots":
+        begins, n_frames, end_s = find_shots(video)
+        rows = [[begin.frame, begin.start_s, begin.score] for begin in begins]
+        send(out, {"is": "done", "begins": rows, "n_frames": n_frames, "end_s": end_s})
     elif request["do"] == "cut":
         done = cut(video, request["output"], request["start_s"], request["end_s"], request["copies"])
         send(out, {"is": "done", **asdict(done)})

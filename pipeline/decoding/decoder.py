@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.decoding.pipe import PipeClosed, PipeGarbled, PipeSilent, receive, send
 from pipeline.decoding.sampling import Sampling
+from pipeline.decoding.shots import Begin
 from pipeline.errors import VIDEO_ERRORS, DecodeCrashed, DecodeTimeout, VideoError
 from pipeline.types import Bounds, ClipFrames, ClipPlan, Decoded, Probe, ResizeRecipe
 
@@ -119,6 +120,11 @@ class Decoder:
         """
         request = {"do": "cut", "path": path, "output": output, "start_s": start_s, "end_s": end_s, "copies": copies}
         return {key: value for key, value in self._ask(request, fill)[-1][0].items() if key != "is"}
+
+    def shots(self, path: str, fill: Fill | None = None) -> tuple[tuple[Begin, ...], int, float]:
+        """(where shots begin, number of frames, end of the last) by one look at every frame. Raises a VideoError."""
+        done = self._ask({"do": "shots", "path": path}, fill)[-1][0]
+        return tuple(Begin(*begin) for begin in done["begins"]), done["n_frames"], done["end_s"]
 
     def _ask(self, request: dict[str, Any], fill: Fill | None = None) -> list[Answer]:
         """The child's answers; one that dies or hangs is replaced and the video tried once more, otherwise decoded."""

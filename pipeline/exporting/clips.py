@@ -1,19 +1,16 @@
 """Found spans cut out of their videos, each a file: read from disk or S3, written by the decode child."""
 
-import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.archive.folders import path_of
-from pipeline.archive.remote import RemoteCopy
-from pipeline.decoding.decoder import Decoder, Fill
-from pipeline.errors import ChangedWhileRead, ReadFailed, VideoError
+from pipeline.archive.recorded_file import as_indexed
+from pipeline.decoding.decoder import Decoder
+from pipeline.errors import VideoError
 from pipeline.exporting.files import names_of
 from pipeline.exporting.spans import Span
-from pipeline.storage.s3 import is_s3
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def _cut(decoder: Decoder, span: Span, stem: Path, copies: bool) -> CutClip:
     """Under a name that is not yet its own until it is whole."""
     partial = stem.with_name(f".{secrets.token_hex(8)}.part").absolute()
     try:
-        with _local(span) as (path, fill):
+        with as_indexed(span.video.uri, span.video.version) as (path, fill):
             done = decoder.cut(path, str(partial), span.start_s, span.end_s, copies, fill)
         file = stem.absolute().with_name(stem.name + Path(done["path"]).suffix)
         os.replace(done["path"], file)
@@ -59,23 +56,6 @@ def _cut(decoder: Decoder, span: Span, stem: Path, copies: bool) -> CutClip:
         for left in partial.parent.glob(f"{partial.name}*"):
             left.unlink()
     return CutClip(span, file, done["start_s"], done["end_s"], done["n_frames"], is_copy=copies)
-
-
-@contextlib.contextmanager
-def _local(span: Span) -> Iterator[tuple[str, Fill | None]]:
-    """A local path of the video as it was indexed, and what fills it where it is in S3."""
-    if is_s3(span.video.uri):
-        with RemoteCopy(span.video.uri, span.video.version) as copy:
-            yield copy.path, copy.filler
-        return
-    path = os.fsdecode(path_of(span.video.uri))
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise ReadFailed(f"{span.video.path} cannot be reached: {error.strerror}") from error
-    if span.video.version != f"{found.st_size}-{found.st_mtime_ns}":
-        raise ChangedWhileRead(f"{span.video.path} is not the file that was indexed; index it again first")
-    yield os.path.realpath(path), None
 
 
 def _clock(seconds: float) -> str:

@@ -15,7 +15,7 @@ from pipeline.types import STATUSES, TARGET_FORM, Kind, Target
 
 SCHEMA_VERSION = 3
 """2: videos have bytes_read, answers question_truncated and abstain_below.
-3: videos have path, reason and content_run_id."""
+3: videos have path, reason and content_run_id; a table shots."""
 
 _US = pa.timestamp("us", tz="UTC")
 _F64, _I32, _I64, _STR, _BOOL = pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
@@ -59,7 +59,7 @@ class Column:
 class Table:
     """A table: its columns, what tells its rows apart, and how they lie in its files.
 
-    `made_by` is the kind of target whose rows it holds. Tables of content are filled by staged items and give way with
+    `made_by` is the kind of target whose rows it holds; `shots` is the pass of jobs.shots. Tables of content are filled by staged items and give way with
     their video; the ledger and the logs are written by the driver.
     """
 
@@ -67,7 +67,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]  # columns that no two rows share; empty: a log
     order: tuple[str, ...]  # columns that rows are sorted by
-    made_by: Kind | Literal["driver", "run"]
+    made_by: Kind | Literal["driver", "run", "shots"]
     subkey: tuple[str, ...] = ()  # columns that tell apart what a video was asked; a drop names them joined by ":"
     row_group_rows: int = 65_536  # so that a column of a group stays near 16 MB, and readers can skip by video_id
 
@@ -270,6 +270,24 @@ ANSWERS = Table(
     subkey=("question_id", "scope"),
 )
 
+SHOTS = Table(
+    "shots",
+    (
+        *_VIDEO_COLUMNS,
+        Column("shot_index", _I32, "0-based place in the video; the shots of a video tile it", False),
+        Column("start_s", _F64, "time of its first frame, inclusive", False),
+        Column("end_s", _F64, "time of the next shot's first frame, or end of the video, exclusive", False),
+        Column("start_frame", _I64, "its first frame, 0-based, of all frames a full decode outputs", False),
+        Column("end_frame", _I64, "the frame after its last", False),
+        Column("kind", _STR, "how it begins: start (of the video) or cut", False, repeats=True),
+        Column("score", _F64, "share of the picture that changed at its beginning; 1 at the video's start", False),
+        *_PROVENANCE,
+    ),
+    key=("video_id", "shot_index"),
+    order=("video_id", "shot_index"),
+    made_by="shots",
+)
+
 ERRORS = Table(
     "errors",
     (
@@ -277,7 +295,7 @@ ERRORS = Table(
         Column("uri", _STR, "its URI", False, repeats=True),
         Column("version", _STR, "its version", False, repeats=True),
         Column("clip_index", _I32, "first clip of the item that failed; null when the whole video did"),
-        Column("stage", _STR, "list, probe, decode, embed, describe or stage", False, repeats=True),
+        Column("stage", _STR, "list, probe, decode, embed, describe, stage or shots", False, repeats=True),
         Column("error_class", _STR, "class of the failure, see docs/running.md", False, repeats=True),
         Column("message", _STR, "what happened", False),
         Column("transient", _BOOL, "a later run tries again by itself", False),
@@ -315,7 +333,7 @@ RUNS = Table(
     made_by="run",
 )
 
-TABLES = {table.name: table for table in (VIDEOS, CLIPS, CAPTIONS, SEGMENTS, FRAMES, ANSWERS, ERRORS, RUNS)}
+TABLES = {table.name: table for table in (VIDEOS, CLIPS, CAPTIONS, SEGMENTS, FRAMES, ANSWERS, SHOTS, ERRORS, RUNS)}
 CONTENT_TABLES = tuple(name for name, table in TABLES.items() if table.is_content)
 COMMITTED_TABLES = tuple(name for name, table in TABLES.items() if table.made_by != "run")
 """`runs` is a log that each run appends to by itself, so that a run with nothing to do commits nothing."""

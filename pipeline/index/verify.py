@@ -187,6 +187,15 @@ RULES = {
         SELECT status, coalesce(said.n, 0) AS said, coalesce(found.n, 0) AS found
         FROM said FULL JOIN found USING (status)
         WHERE EXISTS (FROM last) AND coalesce(said.n, 0) <> coalesce(found.n, 0)""",
+    "the shots of a video follow each other from its first frame on": """
+        SELECT video_id, shot_index, start_s FROM (
+            SELECT *, lag(end_s) OVER w AS before_s, lag(end_frame) OVER w AS before_frame,
+                row_number() OVER w - 1 AS place
+            FROM shots WINDOW w AS (PARTITION BY video_id ORDER BY shot_index)
+        )
+        WHERE shot_index <> place OR start_s >= end_s OR start_frame >= end_frame
+           OR start_s <> coalesce(before_s, 0) OR start_frame <> coalesce(before_frame, 0)
+           OR kind <> CASE WHEN place = 0 THEN 'start' ELSE 'cut' END""",
     "rows belong to a listed video": f"""
         SELECT t, video_id, count(*) AS n FROM ({_CONTENT}) ANTI JOIN videos USING (video_id) GROUP BY ALL""",
     "rows are of the version the ledger names": f"""

@@ -25,6 +25,11 @@ CREATE OR REPLACE VIEW videos AS FROM all_videos WHERE status <> 'deleted';
 
 @content@
 
+-- Shots: frame-accurate, where jobs.shots has looked (jobs.index --shots does so at the end of each run).
+CREATE OR REPLACE VIEW all_shots AS
+SELECT s.*, v.name, v.path, moment(v.uri, s.start_s) AS link FROM @shots@ s JOIN all_videos v USING (video_id);
+CREATE OR REPLACE VIEW shots AS FROM all_shots WHERE video_id IN (SELECT video_id FROM videos);
+
 CREATE OR REPLACE VIEW errors AS
 SELECT e.*, coalesce(v.path, e.uri) AS path FROM @errors@ e LEFT JOIN all_videos v USING (video_id);
 CREATE OR REPLACE VIEW runs AS SELECT * FROM @runs@;

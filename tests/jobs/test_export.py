@@ -111,7 +111,7 @@ def test_what_cannot_be_cut_says_so_and_the_next_is_cut(indexed: Path, archive: 
     rows = list(csv.DictReader((tmp_path / "clips" / "clips.csv").read_text().splitlines()))
     assert ended.code == 3
     assert [row["error"] for row in rows if row["path"] == "a.mp4"] == [
-        "a.mp4 is not the file that was indexed; index it again first"
+        "it is not the file that was indexed; index it again first"
     ]
 
 
