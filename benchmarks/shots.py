@@ -11,11 +11,13 @@ the thresholds that do best on the other ones.
 
 import argparse
 import csv
+import functools
 import itertools
 import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +166,9 @@ def left_out(footage: Sequence[Footage]) -> Score:
     """Each clip with the thresholds that do best on all the others."""
     table: dict[tuple[float, ...], list[Score]] = {}
     for values in itertools.product(*GRID.values()):
-        with patch.multiple(shots, **dict(zip(GRID, (*values[:3], int(values[3])), strict=True))):
+        with ExitStack() as patched:
+            for name, value in zip(GRID, (*values[:3], int(values[3])), strict=True):
+                patched.enter_context(patch.object(shots, name, value))
             table[values] = [score(one, ours(one)) for one in footage]
     total = Score(0, 0, 0, 0, 0)
     for at in range(len(footage)):
@@ -192,8 +196,7 @@ def main() -> None:
     seconds = sum(float(one.times_s[-1]) for one in footage)
     methods: dict[str, Callable[[Footage], list[int]]] = {"ours": ours}
     for name in ("AdaptiveDetector", "ContentDetector", "HashDetector", "HistogramDetector"):
-        kind = getattr(scenedetect, name)
-        methods[f"PySceneDetect {name}"] = pyscenedetect(lambda kind=kind: kind(min_scene_len=5))
+        methods[f"PySceneDetect {name}"] = pyscenedetect(functools.partial(getattr(scenedetect, name), min_scene_len=5))
     if args.transnet:
         methods["TransNetV2"] = transnet()
     results: dict[str, Any] = {}

@@ -241,6 +241,12 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=int, default=128, help="longest caption or answer, in tokens (default: 128)"
     )
     group.add_argument(
+        "--shots",
+        action="store_true",
+        help="when the run is done, find shots frame by frame on this machine's cores, as jobs.shots does: decodes all "
+        "of each new video once more",
+    )
+    group.add_argument(
         "--no-frames", action="store_true", help="do not write the table frames, which is nine tenths of all rows"
     )
     group.add_argument(
