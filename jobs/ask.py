@@ -102,7 +102,7 @@ def _lines(report: AskReport) -> list[str]:
             limit = f"below {row['abstain_below']:.2f}"
             said = f"(abstained: nothing relevant enough; {row['relevance']:.2f}{where} is {limit})"
         else:
-            seen = f", best seen{where}" if where else ""
+            seen = f", best seen{where}" if where and not _says_no(row["answer"]) else ""
             said = f"{_plain(row['answer'])}  (relevance {row['relevance']:.2f}{seen})"
         span = f" {row['start_s']:g}-{row['end_s']:g} s" if row["clip_id"] else ""
         lines.append(f"  {_plain(row['name'])}{span}: {said}")
@@ -111,6 +111,13 @@ def _lines(report: AskReport) -> list[str]:
     unread = f", {report.failed} videos could not be read (see `errors`)" if report.failed else ""
     lines.append(f"run {report.run_id}: {report.asked} asked, {report.there} answered by an earlier run{unread}")
     return lines
+
+
+def _says_no(answer: str) -> bool:
+    """An answer that denies: nothing was seen that it could be seen at."""
+    return answer.strip().lower().rstrip(".!") in ("no", "none", "nobody", "nothing") or answer.lower().startswith(
+        "no,"
+    )
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,8 @@
 """What every job's command line shares: what it takes, how it speaks, and how it ends."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -16,9 +18,17 @@ BUILTIN_WARNING = (
 
 
 def run(job: Callable[[], int], say: Say = say_plainly) -> int:
-    """The job's own exit code; a JobError becomes one line on stderr and its code, Ctrl-C 130."""
+    """The job's own exit code; a JobError becomes one line on stderr and its code, Ctrl-C 130.
+
+    A reader that has seen enough (`| head`) ends the job quietly, with 141 as the shell's own tools end.
+    """
     try:
-        return job()
+        code = job()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still in the buffer goes nowhere
+        return 141
     except JobError as error:
         say(f"error: {' '.join(str(error).split())}", event="error", exit_code=error.exit_code)
         return error.exit_code

@@ -41,7 +41,7 @@ def run_index(
         keep_thresholds(index, prepared.encoder.identity.id, prepared.thresholds, prepared.origin)
         recipe = recipe_for(prepared, index)
         plan = plan_run(listing.table, ledger_of(index), recipe, config.redo, listing.covers, retry)
-        refuse_conflicts(plan)
+        refuse_conflicts(plan, index, config)
         refuse_other_encoder(prepared, index)
         for complaint in (complaint for root in listing.roots for complaint in root.complaints):
             say(f"warning: {complaint}; what is missing there is not taken for deleted")

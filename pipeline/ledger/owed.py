@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Recipe
+from pipeline.config import IndexConfig, Recipe
 from pipeline.errors import UsageError
+from pipeline.index.runs import last_config
 from pipeline.index.snapshot import SNAPSHOT, Index
 from pipeline.index.standing import read_standing
 from pipeline.ledger.plan import PLAN_COLUMNS, Plan, Todo, known_videos
@@ -42,15 +43,37 @@ def holds_an_index(url: str) -> bool:
     return open_storage(url).exists(SNAPSHOT)
 
 
-def refuse_conflicts(plan: Plan) -> None:
-    """A mistyped nightly flag must not redo an archive."""
+_FLAGS = {
+    "model": "--model",
+    "encoder": "--encoder",
+    "prune": "--prune",
+    "p": "--p",
+    "sampling": "--sampling",
+    "max_new_tokens": "--max-new-tokens",
+}
+"""Fields of the configuration that recipes are made of, and how they are given."""
+
+
+def refuse_conflicts(plan: Plan, index: Index, config: IndexConfig) -> None:
+    """A mistyped nightly flag must not redo an archive. Names the flags that differ from the last run's."""
     if plan.conflicts:
         stages = ", ".join(f"{n} clips from `{stage}`" for stage, n in sorted(plan.conflicts.items()))
         earliest = min(plan.conflicts, key=KINDS.index)
         raise UsageError(
-            f"this command's recipe differs from the index's own and would redo {stages}; "
+            f"this command's recipe differs from the index's own{_differing(index, config)} and would redo {stages}; "
             f"if that is meant, add --redo {earliest}; if not, use the flags the index was made with"
         )
+
+
+def _differing(index: Index, config: IndexConfig) -> str:
+    """The flags whose value the last run of jobs.index had otherwise."""
+    try:
+        last = last_config(index)
+    except UsageError:  # no run of this version finished: there is nothing to compare with
+        return ""
+    pairs = [(flag, getattr(config, name), getattr(last, name)) for name, flag in _FLAGS.items()]
+    found = [f"{flag} {mine} here, {theirs} there" for flag, mine, theirs in pairs if mine != theirs]
+    return f" ({'; '.join(found)})" if found else " (the model's or encoder's files, or the thresholds, changed)"
 
 
 def refuse_other_encoder(prepared: Prepared, index: Index) -> None:

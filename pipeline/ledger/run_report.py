@@ -1,6 +1,7 @@
 """What a run did: the numbers printed at its end, its row in `runs`, and the check that the books balance."""
 
 import json
+import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from importlib.metadata import version
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.archive.labels import path_in_root
 from pipeline.archive.listing import Listing
 from pipeline.config import IndexConfig
 from pipeline.errors import BooksDoNotBalance, UsageError
@@ -20,6 +22,7 @@ from pipeline.index.snapshot import Index
 from pipeline.items.item import Probed, Receipt
 from pipeline.types import STATUSES
 
+SHOWN_FAILURES = 5
 POOL_STAGES = {"decode": ("probe", "decode"), "describe": ("embed", "describe")}
 PACKAGES = ("torch", "transformers", "ray", "pyarrow", "av", "decord", "s3fs")
 
@@ -94,6 +97,7 @@ class RunReport:
     n_failed: int
     n_tried: int
     outcome: str = "ok"
+    failures: tuple[str, ...] = ()  # the first of those newly failed: path and why
 
     @classmethod
     def of(
@@ -118,15 +122,18 @@ class RunReport:
             finished_at=datetime.now(UTC),
             n_failed=n_failed,
             n_tried=n_tried,
+            failures=_failures_of(index, run_id),
         )
 
     @property
+    def n_allowed(self) -> int:
+        """Videos that may newly fail: --max-failed, by default half of those tried and at least 20."""
+        return max(20, self.n_tried // 2) if self.config.max_failed is None else self.config.max_failed
+
+    @property
     def exit_code(self) -> int:
-        """3 when more videos newly failed than --max-failed allows (default: half of those tried, at least 20)."""
-        allowed = self.config.max_failed
-        if allowed is None:
-            allowed = max(20, self.n_tried // 2)
-        return 3 if self.n_failed > allowed else 0
+        """3 when more videos newly failed than may."""
+        return 3 if self.n_failed > self.n_allowed else 0
 
     @property
     def wall_s(self) -> float:
@@ -162,8 +169,33 @@ class RunReport:
         stages = "\n".join(filter(None, (stages, pools)))
         return (
             f"run {self.run_id}: {self.listed} videos listed, {self.ignored} other files ignored, {wall_s:.1f} s\n"
-            f"index {self.config.output}: {counts or 'empty'}" + (f"\n{stages}" if stages else "")
+            f"index {self.config.output}: {counts or 'empty'}"
+            + (f"\n{stages}" if stages else "")
+            + "".join(f"\n{line}" for line in self._about_failures())
         )
+
+    def _about_failures(self) -> Iterable[str]:
+        """Which videos newly failed, the first of them; where the rest stands; and why the exit code is 3."""
+        yield from (f"  failed: {failure}" for failure in self.failures[:SHOWN_FAILURES])
+        if len(self.failures) > SHOWN_FAILURES:
+            wanted = f"SELECT path, error_class, message FROM errors WHERE run_id = '{self.run_id}'"
+            yield f'  all of them: python -m jobs.query --index {shlex.quote(self.config.output)} "{wanted}"'
+        if self.exit_code == 3:
+            yield f"exit 3: {self.n_failed} videos newly failed; --max-failed allows {self.n_allowed}"
+
+
+def _failures_of(index: Index, run_id: str) -> tuple[str, ...]:
+    """Path, class and message of a few videos that failed in this run, by path; one more than are shown."""
+    mine = pc.field("run_id") == run_id
+    failed = mine & pc.field("status").isin(["failed", "quarantined"])
+    videos = {row["video_id"]: row for row in index.read("videos", ["video_id", "uri", "root"], failed).to_pylist()}
+    said = []
+    for row in index.read("errors", ["video_id", "error_class", "message"], mine).to_pylist():
+        if video := videos.pop(row["video_id"], None):
+            path = path_in_root(video["uri"], video["root"])
+            text = f"{path}: {row['error_class']}: {row['message']}"
+            said.append("".join(char if char.isprintable() else " " for char in text)[:200])
+    return tuple(sorted(said)[: SHOWN_FAILURES + 1])
 
 
 def publish(index: Index, report: RunReport) -> None:

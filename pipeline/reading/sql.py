@@ -3,9 +3,11 @@
 import csv
 import io
 import json
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import duckdb
+import pyarrow as pa
 
 from pipeline.errors import UsageError
 from pipeline.index.snapshot import Index
@@ -14,17 +16,27 @@ from pipeline.storage.s3 import is_s3, s3
 
 Output = Literal["table", "csv", "json"]
 _TABLE_ROWS = 1000
+T = TypeVar("T")
 
 
 def run_sql(index_url: str, sql: str, output: Output) -> str:
     """What `sql` gives, as text that ends with a newline. UsageError when it is no SELECT or DuckDB refuses it."""
+    return _selected(index_url, sql, lambda found: _as_text(found, output))
+
+
+def query(index_url: str, sql: str) -> pa.Table:
+    """The same as an Arrow table."""
+    return _selected(index_url, sql, lambda found: found.to_arrow_table())
+
+
+def _selected(index_url: str, sql: str, use: Callable[[duckdb.DuckDBPyRelation], T]) -> T:
     index = Index.open(index_url)
     with duckdb.connect() as connection:
         try:
             _open_views(connection, index)
             if [statement.type for statement in connection.extract_statements(sql)] != [duckdb.StatementType.SELECT]:
                 raise UsageError(f"expected one SELECT, got {sql!r}")
-            return _as_text(connection.sql(sql), output)
+            return use(connection.sql(sql))
         except duckdb.Error as error:
             raise UsageError(f"DuckDB refused the statement: {error}") from error
 
