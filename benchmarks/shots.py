@@ -34,10 +34,10 @@ from pipeline.decoding.shots import SIZE, ShotDetector
 Pictures = npt.NDArray[np.uint8]
 GRADUAL = re.compile(r"(?:dissolve|fade-in|fade-out/in|new shot) ~?(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
 GRID: Mapping[str, Sequence[float]] = {
-    "LEAST": (2, 3, 4, 5, 6),
+    "LEAST": (3, 4, 5),
     "TIMES": (3, 4, 5),
-    "SHARE": (0.4, 0.5, 0.6, 0.7),
-    "AROUND": (4, 6, 8),
+    "SHARE": (0.4, 0.5, 0.6),
+    "AROUND": (4, 6),
 }
 
 

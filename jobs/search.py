@@ -20,6 +20,7 @@ from jobs import cli
 from jobs.cli import BUILTIN_WARNING
 from pipeline.errors import UsageError
 from pipeline.index.snapshot import Index
+from pipeline.ledger.progress import say_plainly
 from pipeline.reading.finding import Finder
 from pipeline.reading.search import Found, Hit
 
@@ -40,8 +41,9 @@ def _search(args: argparse.Namespace) -> int:
         return 0
     found = finder.find(args.text, options)
     _print(found, finder.thresholds.tau_t, args)
+    sys.stdout.flush()
     if finder.is_builtin:
-        print(f"note: {BUILTIN_WARNING}", file=sys.stderr)
+        say_plainly(f"note: {BUILTIN_WARNING}")
     return 0
 
 
