@@ -1,4 +1,4 @@
-"""docs/querying.md is run, block by block, on a small rendered index; `python -m tests.querying --update` rewrites it.
+"""docs/querying.md and recipes.md are run, block by block, on a small rendered index; `--update` rewrites them.
 
 A block of SQL or Python is followed by a block of text: what it prints. The index stands at ./index, as the page says.
 """
@@ -20,17 +20,26 @@ import duckdb
 from pipeline.planted.archive import render_archive
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "querying.md"
+PAGES = [ROOT / "docs" / name for name in ("querying.md", "recipes.md")]
 BLOCK = re.compile(r"^```(sql|python|sh)\n((?:(?!```).)*)^```\n\n^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 QUESTIONS = ("What colour is the square?", "Which of these appears: circle, diamond, star or triangle?")
 
 
 def build(folder: Path) -> None:
-    """`folder`/index: four rendered videos and one file that is no video, captioned and asked two questions."""
+    """`folder`/index: four rendered videos and one file that is no video, captioned, asked two questions, with shots."""
     render_archive(folder / "archive", seed=7, n_videos=4, seconds=16)
     (folder / "archive" / "interview.mp4").write_bytes(b"no video " * 100)
     flags = [flag for question in QUESTIONS for flag in ("--question", question)]
-    command = ["index", str(folder / "archive"), "--output", str(folder / "index"), "--model", "builtin", *flags]
+    command = [
+        "index",
+        str(folder / "archive"),
+        "--output",
+        str(folder / "index"),
+        "--model",
+        "builtin",
+        "--shots",
+        *flags,
+    ]
     subprocess.run([sys.executable, "-m", "jobs", *command, "--num-cpus", "2"], cwd=ROOT, check=True)
 
 
@@ -58,6 +67,10 @@ def _run(language: str, code: str, db: duckdb.DuckDBPyConnection, session: dict[
     return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines()) + "\n"
 
 
+def _with_outputs(page: str, found: Iterator[str]) -> str:
+    return BLOCK.sub(lambda block: f"```{block[1]}\n{block[2]}```\n\n```text\n{next(found)}```", page)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--update", action="store_true", required=True, help="put what the blocks print into the page")
@@ -65,14 +78,14 @@ def main() -> int:
         "--folder", type=Path, help="where index/ stands already (default: one is made for the occasion)"
     )
     args = parser.parse_args()
-    page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         if not (folder / "index").exists():
             build(folder)
-        found = iter([output for _, _, output in printed(folder, page)])
-    text = BLOCK.sub(lambda block: f"```{block[1]}\n{block[2]}```\n\n```text\n{next(found)}```", page)
-    PAGE.write_text(text)
+        for path in PAGES:
+            page = path.read_text()
+            found = iter([output for _, _, output in printed(folder, page)])
+            path.write_text(_with_outputs(page, found))
     return 0
 
 
