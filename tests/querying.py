@@ -26,7 +26,7 @@ QUESTIONS = ("What colour is the square?", "Which of these appears: circle, diam
 
 
 def build(folder: Path) -> None:
-    """`folder`/index: four rendered videos and one file that is no video, captioned, asked two questions, with shots."""
+    """`folder`/index: four rendered videos and a file that is none, captioned, asked two questions, shots found."""
     render_archive(folder / "archive", seed=7, n_videos=4, seconds=16)
     (folder / "archive" / "interview.mp4").write_bytes(b"no video " * 100)
     flags = [flag for question in QUESTIONS for flag in ("--question", question)]

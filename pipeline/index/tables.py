@@ -59,8 +59,8 @@ class Column:
 class Table:
     """A table: its columns, what tells its rows apart, and how they lie in its files.
 
-    `made_by` is the kind of target whose rows it holds; `shots` is the pass of jobs.shots. Tables of content are filled by staged items and give way with
-    their video; the ledger and the logs are written by the driver.
+    `made_by` is the kind of target whose rows it holds; `shots` is the pass of jobs.shots. Tables of content are filled
+    by staged items and give way with their video; the ledger and the logs are written by the driver.
     """
 
     name: str

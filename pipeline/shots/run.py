@@ -21,8 +21,8 @@ from pipeline.index import staging
 from pipeline.index.commits import commit, roll_forward
 from pipeline.index.lock import index_lock
 from pipeline.index.runs import new_run_id, record_run, recorded_roots, videos_by_status
-from pipeline.index.tables import ERRORS, SHOTS
 from pipeline.index.snapshot import Index, storage_trouble
+from pipeline.index.tables import ERRORS, SHOTS
 from pipeline.index.where import Where
 from pipeline.reading.search import filterable_schema
 from pipeline.types import Bounds, digest

@@ -66,6 +66,17 @@ def item_rows(number: int, version: str = "1", n_clips: int = 2, caption: str = 
     return {table: pa.Table.from_pylist(found, schema=table_schema(table, DIM)) for table, found in rows.items()}
 
 
+def shot_rows(number: int) -> pa.Table:
+    """Two shots of a video of six seconds."""
+    of = {"video_id": id_of(number), "video_version": "1", "uri": uri_of(number), **_MADE}
+    rows = [
+        {**of, "shot_index": i, "start_s": 2.0 * i, "end_s": (2.0, 6.0)[i], "start_frame": 50 * i}
+        | {"end_frame": (50, 150)[i], "kind": ("start", "cut")[i], "score": 1.0}
+        for i in range(2)
+    ]
+    return pa.Table.from_pylist(rows, schema=table_schema("shots", DIM))
+
+
 def video_rows(*numbers: int, version: str = "1", status: str = "indexed", n_clips: int = 2) -> pa.Table:
     rows = [
         {"video_id": id_of(n), "uri": uri_of(n), "name": f"{n:03d}.mp4", "root": "file:///archive", "version": version}

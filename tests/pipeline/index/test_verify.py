@@ -23,7 +23,7 @@ from pipeline.index.snapshot import SNAPSHOT, Index
 from pipeline.index.staging import encode_item, stage
 from pipeline.index.tables import SCHEMA_VERSION
 from pipeline.index.verify import RULES, verify
-from tests.pipeline.archive_rows import DIM, ENCODER, error_rows, id_of, item_rows, uri_of, video_rows
+from tests.pipeline.archive_rows import DIM, ENCODER, error_rows, id_of, item_rows, shot_rows, uri_of, video_rows
 from tests.pipeline.decoding.tapped import Killed, killer, raise_killed, tapped
 
 Row = dict[str, Any]
@@ -43,9 +43,10 @@ def index(tmp_path: Path) -> Index:
     index = Index.create(str(tmp_path / "index"), ENCODER)
     for n in range(3):
         stage(index.storage, f"item-{n}", encode_item(item_rows(n)))
+    stage(index.storage, "shots-0", encode_item({"shots": shot_rows(0)}))
     failed = with_values(video_rows(3, status="failed"), error_class="NoFrames", n_clips=None)
     videos = pa.concat_tables([video_rows(0, 1, 2), failed, video_rows(4, status="deleted", n_clips=0)])
-    commit(index, ["item-0", "item-1", "item-2"], videos, error_rows(3))
+    commit(index, ["item-0", "item-1", "item-2", "shots-0"], videos, error_rows(3))
     record_run(index, run_row(indexed=3, failed=1, deleted=1))
     return index
 
@@ -111,6 +112,8 @@ BREAKS: dict[str, tuple[str, Callable[[list[Row]], Any]]] = {
     "segments have one row for each segment_id": ("segments", twice),
     "frames have one row for each clip_id, frame_index": ("frames", twice),
     "answers have one row for each video_id, clip_id, scope, question_id": ("answers", twice),
+    "shots have one row for each video_id, shot_index": ("shots", twice),
+    "the shots of a video follow each other from its first frame on": ("shots", put(end_s=1.5)),
     "runs have one row for each run_id": ("runs", twice),
     "rows belong to a listed video": ("answers", put(video_id="nobody")),
     "rows are of the version the ledger names": ("captions", put(video_version="0")),
