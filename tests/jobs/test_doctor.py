@@ -107,7 +107,6 @@ def test_a_fault_is_named_and_ends_in_exit_code_1(
     plant: Callable[[Path], None],
     named: str,
     made: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def broken(argv: Sequence[str]) -> int:
@@ -116,6 +115,5 @@ def test_a_fault_is_named_and_ends_in_exit_code_1(
         plant(output)
         return 0
 
-    monkeypatch.setattr(doctor.index, "main", broken)
-    assert doctor.main([]) == 1
+    assert doctor.main([], broken) == 1
     assert named in capsys.readouterr().out
