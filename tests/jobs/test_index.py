@@ -156,7 +156,7 @@ def test_sigterm_stops_within_two_seconds(tmp_path: Path) -> None:
     [
         (["{archive}", "--output", "{tmp}/x", "--model", "no/such/model"], "no such folder"),
         (["{archive}", "--output", "{tmp}/x", "--model", "{archive}"], "safetensors"),
-        (["{tmp}/missing", "--output", "{tmp}/x"], "no such file"),
+        (["{tmp}/missing", "--output", "{tmp}/x"], "not found; expected a file"),
         (["{tmp}", "--output", "{tmp}/x"], "no video found"),
         (["{archive}", "--output", "/proc/x"], "/proc/x"),
         (["{archive}", "--output", "{tmp}/x", "--device", "cuda"], "GPU"),
