@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import boto3
+import s3fs
 
 SECRET = "test-secret-that-must-never-be-written"
 BUCKET = "test-bucket"
@@ -59,11 +60,14 @@ def free_ports(n: int) -> list[int]:
 
 @contextlib.contextmanager
 def variables_set(variables: dict[str, str]) -> Iterator[None]:
+    """The environment with `variables`. s3fs keeps the client of the server it met first, so it starts afresh here."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
+    s3fs.S3FileSystem.clear_instance_cache()
     try:
         yield
     finally:
+        s3fs.S3FileSystem.clear_instance_cache()
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -43,7 +43,8 @@ def test_damaged_weights_are_one_clear_line(tmp_path: Path, capsys: pytest.Captu
     assert main(["--benchmark", "planted", "--items", "12", "--model", str(damaged)]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
-    assert "its header says" in error[0] and "fetch it again" in error[0]
+    assert "its header says" in error[0]
+    assert "fetch it again" in error[0]
 
 
 def test_a_smoke_of_120_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,9 @@ def test_it_is_read_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert jobs.status.main(["--index", place]) == 0
     assert "3 videos: 2 indexed, 1 failed" in capsys.readouterr().out
     assert jobs.verify.main(["--index", place]) == 0
-    assert "3 videos, 2 clips, 2 captions, 7 segments, 16 frames, 4 answers, 0 shots, 1 errors" in capsys.readouterr().out
+    assert (
+        "3 videos, 2 clips, 2 captions, 7 segments, 16 frames, 4 answers, 0 shots, 1 errors" in capsys.readouterr().out
+    )
     assert jobs.search.main(["--index", place, "a circle", "--top", "3"]) == 0
     assert "of 7 segments searched" in capsys.readouterr().out
 
