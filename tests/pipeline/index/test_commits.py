@@ -449,7 +449,8 @@ def test_tables_are_sorted_and_plain_readers_agree(tmp_path: Path) -> None:
     for table in TABLES:
         files = f"{index.url}/{table}/*.parquet"
         duck = duckdb.sql(f"SELECT * FROM '{files}'").to_arrow_table()
-        assert len(duck) == len(index.read(table)) > 0, table
+        assert len(duck) == len(index.read(table)), table
+        assert len(duck) or table == "shots", f"{table} is empty"  # shots come from a pass of their own
         if table != "runs":
             ids = [row[0] for row in duckdb.sql(f"SELECT video_id FROM '{files}'").fetchall()]
             assert ids == sorted(ids)
@@ -499,7 +500,7 @@ def test_purge_leaves_nothing_anywhere(tmp_path: Path) -> None:
     stage_video(index, 1, version="2")
     stage_video(index, 4)
     assert purge(index, [id_of(1)]) == {
-        "videos": 1, "clips": 2, "captions": 2, "segments": 4, "frames": 6, "answers": 1, "errors": 1
+        "videos": 1, "clips": 2, "captions": 2, "segments": 4, "frames": 6, "answers": 1, "shots": 0, "errors": 1
     }  # fmt: skip
     assert staged_keys(index.storage) == {"item-4-1"}
     needle = id_of(1).encode()
