@@ -33,14 +33,12 @@ ACCURACY: dict[tuple[str, str], dict[tuple[str, float], float]] = {
     },
     ("ov-7b", "videomme"): {
         ("none", 0.0): 58.44, ("adatp", 2.0): 58.70, ("adatp", 1.5): 58.89, ("adatp", 1.0): 59.04,
-        ("fastv", 1.0): 55.93, ("visionzip", 1.0): 58.70,
     },
     ("ov-7b", "mlvu"): {
         ("none", 0.0): 63.25, ("adatp", 2.0): 63.95, ("adatp", 1.5): 64.27, ("adatp", 1.0): 63.47,
     },
     ("ov-7b", "longvideobench"): {
         ("none", 0.0): 56.32, ("adatp", 2.0): 56.69, ("adatp", 1.5): 55.95, ("adatp", 1.0): 56.02,
-        ("fastv", 1.0): 51.91, ("visionzip", 1.0): 56.17,
     },
     ("lv-7b", "videomme"): {("adatp", 2.0): 60.81, ("adatp", 1.5): 60.67, ("adatp", 1.0): 60.37},
     ("lv-7b", "mlvu"): {("adatp", 2.0): 62.10, ("adatp", 1.5): 61.42, ("adatp", 1.0): 60.95},
